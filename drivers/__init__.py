@@ -1,0 +1,1 @@
+"""Device languages; no I/O."""

@@ -1,0 +1,85 @@
+"""The driver kit: all that a driver author needs to import.
+
+A driver is a frozen dataclass: its fields are its settings (`options` of a Device's stanza), `open()` starts a
+Session, and `about` says what it is. It is found by name in the entry-point group `gateway.drivers`.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, runtime_checkable
+
+from gateway.model import Reading
+
+__all__ = ["About", "Driver", "LineSettings", "Session"]
+
+
+class Session(Protocol):
+    """One conversation with one Device, without the wires.
+
+    Bytes and time go in; Readings and bytes come out. `now` is monotonic seconds. No method blocks, opens, sleeps or
+    asks the time, and `receive` raises for no bytes whatever.
+    """
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Take bytes that came."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Take notice that the deadline came."""
+        ...
+
+    def settle(self, stored: bool, now: float) -> None:
+        """Learn that the oldest Reading taken is on disk, or is not."""
+        ...
+
+    def take_readings(self) -> list[Reading]:
+        """Hand over what was learned since the last call."""
+        ...
+
+    def take_output(self) -> bytes:
+        """Hand over what to say."""
+        ...
+
+    @property
+    def deadline(self) -> float | None:
+        """Return when to tick, None for never."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineSettings:
+    """How a serial line is set."""
+
+    baud: int = 9600
+    data_bits: Literal[5, 6, 7, 8] = 8
+    parity: Literal["none", "even", "odd", "mark", "space"] = "none"
+    stop_bits: Literal[1, 2] = 1
+    flow: Literal["none", "rtscts", "xonxoff"] = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What `gateway drivers NAME` tells of a driver.
+
+    `silence_s` is how long a healthy Device is ever quiet. `acknowledges` is False for Devices that stream: what was
+    read from them is committed within 250 ms and that is their loss window.
+    """
+
+    name: str
+    summary: str
+    models: tuple[str, ...]
+    source: str
+    unverified: tuple[str, ...] = ()
+    line: LineSettings = LineSettings()
+    silence_s: float | None = None
+    acknowledges: bool = False
+
+
+@runtime_checkable
+class Driver(Protocol):
+    """A Device's language: settings, and how to open a Session."""
+
+    about: ClassVar[About]
+
+    def open(self) -> Session:
+        """Start a Session on a Stream that has just been opened."""
+        ...

@@ -1,0 +1,1 @@
+"""Streams: byte pipes to Devices."""

@@ -1,0 +1,1 @@
+"""Devices and hospital systems to talk to; they share no code with the gateway or its drivers."""
