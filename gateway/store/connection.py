@@ -1,0 +1,99 @@
+"""How connections to the store's one SQLite file are opened, and what is demanded of them.
+
+The writer: WAL, `synchronous=FULL`, both set and read back; the only connection that writes and checkpoints.
+Readers: `query_only`, never checkpoint, short.
+"""
+
+import os
+from importlib import resources
+from pathlib import Path
+
+import apsw
+
+from gateway.errors import StoreError
+
+# Two connections that write or checkpoint at the same instant can corrupt a WAL database in 3.7.0 to 3.51.2.
+VERSION_MIN = (3, 51, 3)
+CHECKPOINT_PAGES = 4000
+WAL_BYTES_KEPT = 64 << 20
+CACHE_KIB = 16 << 10
+STATEMENTS_CACHED = 400
+BUSY_TIMEOUT_MS = 5000
+
+_SYNCHRONOUS = {"OFF": 0, "NORMAL": 1, "FULL": 2}
+
+
+def sqlite_version() -> str:
+    """Return the version of the SQLite library in use; raises StoreError for one that is known to corrupt."""
+    version = apsw.sqlite_lib_version()
+    if tuple(int(part) for part in version.split(".")[:3]) < VERSION_MIN:
+        raise StoreError(f"SQLite {version} has the WAL-reset fault, expected 3.51.3 or later")
+    return version
+
+
+def open_writer(path: Path, synchronous: str = "FULL") -> apsw.Connection:
+    """Open the file for writing, made and migrated where needed.
+
+    `synchronous` is FULL wherever data matters; the durability test passes NORMAL to see itself fail. Raises
+    StoreError when a demanded setting does not hold, and apsw's errors for a damaged file.
+    """
+    sqlite_version()
+    fresh = not path.exists()
+    connection = apsw.Connection(os.fspath(path), statementcachesize=STATEMENTS_CACHED)
+    try:
+        if fresh:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        _demand(connection, "journal_mode", "WAL", "wal")
+        _demand(connection, "synchronous", synchronous, _SYNCHRONOUS[synchronous])
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_BYTES_KEPT}")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        _migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    if fresh:
+        _sync_folder(path.parent)
+    return connection
+
+
+def open_reader(path: Path) -> apsw.Connection:
+    """Open the file for short reads; it can neither write nor checkpoint."""
+    connection = apsw.Connection(os.fspath(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.execute("PRAGMA query_only = 1")
+    connection.execute("PRAGMA wal_autocheckpoint = 0")
+    connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    return connection
+
+
+def _demand(connection: apsw.Connection, name: str, value: str, expected: object) -> None:
+    connection.execute(f"PRAGMA {name} = {value}")
+    found = connection.execute(f"PRAGMA {name}").get
+    if found != expected:
+        raise StoreError(f"PRAGMA {name} is {found!r}, expected {expected!r}")
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    """Bring the schema up to date: numbered files, one transaction each, `user_version` says how far."""
+    standing = connection.execute("PRAGMA user_version").get
+    steps = sorted(
+        (int(file.name[:3]), file.read_text("utf-8"))
+        for file in (resources.files("gateway.store") / "schema").iterdir()
+        if file.name.endswith(".sql")
+    )
+    if standing > steps[-1][0]:
+        raise StoreError(f"the store has schema version {standing}, this gateway knows {steps[-1][0]}: it was downgraded")
+    for number, script in steps:
+        if number > standing:
+            connection.execute(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

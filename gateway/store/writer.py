@@ -1,0 +1,264 @@
+"""The writer thread: the only hand that writes, with group commit.
+
+    idle --unit queued--> take all that waits --one transaction--> COMMIT (synced) --> settle all --> idle
+
+Units that queued while the last commit was syncing go into the next transaction together, bounded in rows and bytes:
+there is no timer, the disk's own speed sets the group. A Unit is settled only after the commit that holds it has
+returned. When the disk is full every unit of the group is refused and the writer goes on; when the disk fails
+(an input/output error, a corrupt page) nothing can be believed any more: everything is refused and `failed` is called,
+which ends the process, because a failed sync must not be tried again on the same file (the kernel may have
+dropped the pages).
+"""
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol, TypeVar
+
+import apsw
+
+from gateway.errors import StoreError
+
+GROUP_ROWS_MAX = 500
+GROUP_BYTES_MAX = 4 << 20
+QUEUE_ROWS_MAX = 20_000
+QUEUE_BYTES_MAX = 64 << 20
+IDLE_S = 1.0
+
+_log = logging.getLogger("gateway.store")
+_T = TypeVar("_T")
+
+
+class Unit(Protocol):
+    """One piece of work. Neighbours with the same `batch` are run together."""
+
+    size: int
+
+    @property
+    def batch(self) -> "Batch":
+        """Return who runs units of this sort."""
+        ...
+
+    def settle(self, error: Exception | None) -> None:
+        """Learn that the work is durable (None) or was refused; called in the writer thread, must not raise."""
+        ...
+
+
+class Batch(Protocol):
+    """Runs many units of one sort in the open transaction."""
+
+    def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
+        """Write them all; an exception refuses the whole group."""
+        ...
+
+    def committed(self) -> None:
+        """Learn that the transaction is durable."""
+        ...
+
+    def rolled_back(self) -> None:
+        """Learn that nothing of it happened."""
+        ...
+
+
+class Writer:
+    """Owns the connection from `start` to `close`."""
+
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        *,
+        failed: Callable[[Exception], None],
+        flush: Callable[[list[tuple[Unit, Exception | None]]], None] | None = None,
+        idle: Callable[[apsw.Connection], None] | None = None,
+    ) -> None:
+        self._connection = connection
+        self._failed = failed
+        self._flush = flush or _settle_each
+        self._idle = idle
+        self._queue: deque[Unit] = deque()
+        self._queued_bytes = 0
+        self._wake = threading.Condition()
+        self._closing = False
+        self._broken: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self.commits = 0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, unit: Unit) -> None:
+        """Queue a unit. Raises StoreError when the queue is full or the writer has stopped."""
+        with self._wake:
+            if self._broken is not None or self._closing:
+                raise StoreError("the store is closed" if self._broken is None else "the store has failed")
+            if len(self._queue) >= QUEUE_ROWS_MAX or (self._queue and self._queued_bytes + unit.size > QUEUE_BYTES_MAX):
+                raise StoreError("the store's queue is full")
+            self._queue.append(unit)
+            self._queued_bytes += unit.size
+            if len(self._queue) == 1:
+                self._wake.notify()
+
+    def call(self, work: Callable[[apsw.Connection], _T]) -> "Future[_T]":
+        """Run a function of the connection in a savepoint of the next transaction; its result comes after the commit."""
+        unit = _Call(work)
+        self.submit(unit)
+        return unit.future
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is queued, then close the connection. Raises StoreError when that takes too long."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._thread.join(timeout_s)
+        if self._thread.is_alive():
+            raise StoreError(f"the writer did not finish within {timeout_s} s")
+
+    @property
+    def waiting(self) -> int:
+        """Return how many units are queued."""
+        return len(self._queue)
+
+    def _run(self) -> None:
+        try:
+            while (group := self._take()) is not None:
+                if group:
+                    self._commit(group)
+                elif self._idle is not None:
+                    self._idle(self._connection)
+        except Exception as error:  # noqa: BLE001 - the one border of the writer: whatever it is, the process must end
+            self._break(error)
+        finally:
+            self._connection.close()
+
+    def _take(self) -> list[Unit] | None:
+        """Wait for work; an empty list after a while without any, None when closed and done."""
+        with self._wake:
+            if not self._queue and not self._closing:
+                self._wake.wait(IDLE_S)
+            if not self._queue:
+                return None if self._closing else []
+            group: list[Unit] = []
+            taken = 0
+            while self._queue and len(group) < GROUP_ROWS_MAX:
+                unit = self._queue[0]
+                if group and taken + unit.size > GROUP_BYTES_MAX:
+                    break
+                group.append(self._queue.popleft())
+                taken += unit.size
+            self._queued_bytes -= taken
+            return group
+
+    def _commit(self, group: list[Unit]) -> None:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            batches = self._run_batches(group)
+            self._connection.execute("COMMIT")
+        except (apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.TooBigError, apsw.ConstraintError) as error:
+            self._refuse(group, error)
+            return
+        except BaseException as error:
+            self._refuse(group, error if isinstance(error, Exception) else None)
+            raise
+        self.commits += 1
+        for batch in batches:
+            batch.committed()
+        self._flush([(unit, None) for unit in group])
+
+    def _run_batches(self, group: list[Unit]) -> list[Batch]:
+        batches: list[Batch] = []
+        start = 0
+        while start < len(group):
+            batch = group[start].batch
+            end = start + 1
+            while end < len(group) and group[end].batch is batch:
+                end += 1
+            if batch not in batches:
+                batches.append(batch)
+            batch.run(self._connection, group[start:end])
+            start = end
+        return batches
+
+    def _refuse(self, group: list[Unit], error: Exception | None) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        for batch in {id(unit.batch): unit.batch for unit in group}.values():
+            batch.rolled_back()
+        refusal = StoreError(f"the store could not commit: {type(error).__name__}")
+        refusal.__cause__ = error
+        _log.error("commit.failed error=%s units=%d", type(error).__name__, len(group))
+        self._flush([(unit, refusal) for unit in group])
+
+    def _break(self, error: Exception) -> None:
+        with self._wake:
+            self._broken = error
+            left = list(self._queue)
+            self._queue.clear()
+            self._queued_bytes = 0
+        _log.critical("store.failed error=%s", type(error).__name__)
+        self._flush([(unit, StoreError("the store has failed")) for unit in left])
+        self._failed(error)
+
+
+def _settle_each(settled: list[tuple[Unit, Exception | None]]) -> None:
+    for unit, error in settled:
+        unit.settle(error)
+
+
+class _Calls:
+    """Runs functions of the connection, each in its savepoint."""
+
+    def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
+        for unit in units:
+            assert isinstance(unit, _Call)
+            unit.attempt(connection)
+
+    def committed(self) -> None:
+        """Nothing is kept between transactions."""
+
+    def rolled_back(self) -> None:
+        """Nothing is kept between transactions."""
+
+
+_CALLS = _Calls()
+
+
+class _Call:
+    """One function of the connection and the future of its result."""
+
+    size = 0
+
+    def __init__(self, work: Callable[[apsw.Connection], _T]) -> None:
+        self._work: Callable[[apsw.Connection], object] = work
+        self._result: object = None
+        self._error: Exception | None = None
+        self.future: Future[_T] = Future()
+
+    @property
+    def batch(self) -> Batch:
+        """Return the runner of functions."""
+        return _CALLS
+
+    def attempt(self, connection: apsw.Connection) -> None:
+        """Run in a savepoint: what it raises is its own, unless the disk or the whole transaction failed."""
+        connection.execute("SAVEPOINT one")
+        try:
+            self._result = self._work(connection)
+        except (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.NotADBError):
+            raise
+        except Exception as error:  # noqa: BLE001 - one unit's bug must not refuse its neighbours
+            self._error = error
+            connection.execute("ROLLBACK TO one")
+        connection.execute("RELEASE one")
+
+    def settle(self, error: Exception | None) -> None:
+        """Resolve the future, unless its owner gave up waiting."""
+        if not self.future.set_running_or_notify_cancel():
+            return
+        failure = error or self._error
+        if failure is not None:
+            self.future.set_exception(failure)
+        else:
+            self.future.set_result(self._result)  # type: ignore[arg-type]
