@@ -85,7 +85,9 @@ def _migrate(connection: apsw.Connection) -> None:
         if file.name.endswith(".sql")
     )
     if standing > steps[-1][0]:
-        raise StoreError(f"the store has schema version {standing}, this gateway knows {steps[-1][0]}: it was downgraded")
+        raise StoreError(
+            f"the store has schema version {standing}, this gateway knows {steps[-1][0]}: it was downgraded"
+        )
     for number, script in steps:
         if number > standing:
             connection.execute(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")

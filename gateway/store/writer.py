@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import apsw
 
@@ -53,6 +53,10 @@ class Batch(Protocol):
         """Write them all; an exception refuses the whole group."""
         ...
 
+
+class Ledger(Protocol):
+    """What is kept in memory beside the file and must fall back when a transaction does."""
+
     def committed(self) -> None:
         """Learn that the transaction is durable."""
         ...
@@ -68,12 +72,14 @@ class Writer:
     def __init__(
         self,
         connection: apsw.Connection,
+        ledger: Ledger,
         *,
         failed: Callable[[Exception], None],
         flush: Callable[[list[tuple[Unit, Exception | None]]], None] | None = None,
         idle: Callable[[apsw.Connection], None] | None = None,
     ) -> None:
         self._connection = connection
+        self._ledger = ledger
         self._failed = failed
         self._flush = flush or _settle_each
         self._idle = idle
@@ -102,7 +108,7 @@ class Writer:
                 self._wake.notify()
 
     def call(self, work: Callable[[apsw.Connection], _T]) -> "Future[_T]":
-        """Run a function of the connection in a savepoint of the next transaction; its result comes after the commit."""
+        """Run a function of the connection in a savepoint of the next transaction; the result comes once committed."""
         unit = _Call(work)
         self.submit(unit)
         return unit.future
@@ -154,7 +160,7 @@ class Writer:
     def _commit(self, group: list[Unit]) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            batches = self._run_batches(group)
+            self._run_batches(group)
             self._connection.execute("COMMIT")
         except (apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.TooBigError, apsw.ConstraintError) as error:
             self._refuse(group, error)
@@ -163,29 +169,23 @@ class Writer:
             self._refuse(group, error if isinstance(error, Exception) else None)
             raise
         self.commits += 1
-        for batch in batches:
-            batch.committed()
+        self._ledger.committed()
         self._flush([(unit, None) for unit in group])
 
-    def _run_batches(self, group: list[Unit]) -> list[Batch]:
-        batches: list[Batch] = []
+    def _run_batches(self, group: list[Unit]) -> None:
         start = 0
         while start < len(group):
             batch = group[start].batch
             end = start + 1
             while end < len(group) and group[end].batch is batch:
                 end += 1
-            if batch not in batches:
-                batches.append(batch)
             batch.run(self._connection, group[start:end])
             start = end
-        return batches
 
     def _refuse(self, group: list[Unit], error: Exception | None) -> None:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
-        for batch in {id(unit.batch): unit.batch for unit in group}.values():
-            batch.rolled_back()
+        self._ledger.rolled_back()
         refusal = StoreError(f"the store could not commit: {type(error).__name__}")
         refusal.__cause__ = error
         _log.error("commit.failed error=%s units=%d", type(error).__name__, len(group))
@@ -215,24 +215,18 @@ class _Calls:
             assert isinstance(unit, _Call)
             unit.attempt(connection)
 
-    def committed(self) -> None:
-        """Nothing is kept between transactions."""
-
-    def rolled_back(self) -> None:
-        """Nothing is kept between transactions."""
-
 
 _CALLS = _Calls()
 
 
-class _Call:
+class _Call(Generic[_T]):
     """One function of the connection and the future of its result."""
 
     size = 0
 
     def __init__(self, work: Callable[[apsw.Connection], _T]) -> None:
-        self._work: Callable[[apsw.Connection], object] = work
-        self._result: object = None
+        self._work = work
+        self._results: list[_T] = []
         self._error: Exception | None = None
         self.future: Future[_T] = Future()
 
@@ -245,7 +239,7 @@ class _Call:
         """Run in a savepoint: what it raises is its own, unless the disk or the whole transaction failed."""
         connection.execute("SAVEPOINT one")
         try:
-            self._result = self._work(connection)
+            self._results.append(self._work(connection))
         except (apsw.FullError, apsw.IOError, apsw.CorruptError, apsw.NotADBError):
             raise
         except Exception as error:  # noqa: BLE001 - one unit's bug must not refuse its neighbours
@@ -261,4 +255,4 @@ class _Call:
         if failure is not None:
             self.future.set_exception(failure)
         else:
-            self.future.set_result(self._result)  # type: ignore[arg-type]
+            self.future.set_result(self._results[0])

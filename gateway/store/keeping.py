@@ -1,0 +1,157 @@
+"""Keeping what was received: Messages with the Deliveries they owe, many in one go.
+
+A group of inputs costs five statements however many they are, because each statement gives up and takes back the
+interpreter's lock, and the listeners want it too. The key of a repeat is (Source, the sender's identifier, digest of
+the body): real feeds reuse MSH-10, so the identifier alone is not enough.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from zlib import crc32
+
+import apsw
+
+from gateway.clock import to_micros
+from gateway.formats.results import encode_result
+from gateway.model import Accepted, Incoming
+from gateway.store.ledger import Ledger
+from gateway.store.writer import Batch, Unit
+
+ROWS_A_STATEMENT = 64
+SLOTS = 256  # lanes share these; a Destination's lane i takes the slots s with s % lanes == i
+
+_INSERT_MESSAGE = (
+    "INSERT INTO message (id, source, kind, peer, identifier, digest, received_at, observed_at, size, object, result,"
+    " headers, quarantined, raw) VALUES "
+)
+_INSERT_DELIVERY = "INSERT INTO delivery (id, message, destination, slot, ordinal) VALUES "
+_INSERT_TERM = "INSERT OR IGNORE INTO term (value, message) VALUES "
+_FIND_REPEATS = (
+    "SELECT source, identifier, digest, max(id) FROM message WHERE received_at >= ? AND identifier IS NOT NULL"
+    " AND (identifier, source, digest) IN (VALUES {}) GROUP BY 1, 2, 3"
+)
+
+_Key = tuple[int, str, bytes]
+
+
+@dataclass(slots=True)
+class Keep:
+    """One input and the Destinations it is owed to; `settled` hears of it in the thread that flushes."""
+
+    incoming: Incoming
+    owed: tuple[str, ...]
+    settled: Callable[[Accepted | Exception], None]
+    batch: Batch
+    size: int
+    accepted: Accepted | None = None
+
+    def settle(self, error: Exception | None) -> None:
+        """Tell the Source."""
+        outcome: Accepted | Exception | None = error or self.accepted
+        assert outcome is not None
+        self.settled(outcome)
+
+
+class Keeping:
+    """The writer's batch for Keep units."""
+
+    def __init__(self, ledger: Ledger, repeat_window: timedelta) -> None:
+        self._ledger = ledger
+        self._counters = ledger.counters
+        self._window = repeat_window // timedelta(microseconds=1)
+
+    def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
+        """Write Messages, terms, Deliveries and counters of all units."""
+        keeps = [unit for unit in units if isinstance(unit, Keep)]
+        for start in range(0, len(keeps), ROWS_A_STATEMENT):
+            self._keep(connection, keeps[start : start + ROWS_A_STATEMENT])
+        self._counters.write(connection)
+
+    def _keep(self, connection: apsw.Connection, keeps: list[Keep]) -> None:
+        known = self._find_repeats(connection, keeps)
+        messages: list[object] = []
+        terms: list[object] = []
+        deliveries: list[object] = []
+        for keep in keeps:
+            incoming = keep.incoming
+            source = self._ledger.id_of(connection, "source", incoming.source)
+            key = None if incoming.identifier is None else (source, incoming.identifier, incoming.digest)
+            earlier = None if key is None else known.get(key)
+            if earlier is not None:
+                self._counters.add(source, "repeated")
+                keep.accepted = Accepted(message_id=earlier, repeated=True)
+                continue
+            number = self._ledger.take_message_id()
+            keep.accepted = Accepted(message_id=number, repeated=False)
+            if key is not None:
+                known[key] = number
+            messages.extend(_message_row(number, source, incoming))
+            for value in incoming.terms:
+                terms += (value, number)
+            deliveries += self._owe(connection, keep, number)
+            self._count(source, incoming)
+        _insert(connection, _INSERT_MESSAGE, 14, messages)
+        _insert(connection, _INSERT_TERM, 2, terms)
+        _insert(connection, _INSERT_DELIVERY, 5, deliveries)
+
+    def _owe(self, connection: apsw.Connection, keep: Keep, message: int) -> Iterable[object]:
+        row: list[object] = []
+        slot = slot_of(keep.incoming.lane_key)
+        kind = keep.incoming.kind.value
+        for name in keep.owed:
+            destination = self._ledger.id_of(connection, "destination", name)
+            ordinal = self._counters.add(destination, f"owed:{kind}")
+            self._counters.add(destination, "pending")
+            row += (self._ledger.take_delivery_id(), message, destination, slot, ordinal)
+        return row
+
+    def _count(self, source: int, incoming: Incoming) -> None:
+        self._counters.add(source, "received")
+        self._counters.add(source, "bytes", incoming.size)
+        if incoming.quarantined is not None:
+            self._counters.add(source, "quarantined")
+
+    def _find_repeats(self, connection: apsw.Connection, keeps: list[Keep]) -> dict[_Key, int]:
+        keyed = [keep.incoming for keep in keeps if keep.incoming.identifier is not None]
+        if not keyed:
+            return {}
+        since = min(to_micros(incoming.received_at) for incoming in keyed) - self._window
+        values: list[object] = [since]
+        for incoming in keyed:
+            values += (incoming.identifier, self._ledger.id_of(connection, "source", incoming.source), incoming.digest)
+        marks = ",".join(["(?,?,?)"] * len(keyed))
+        rows = connection.execute(_FIND_REPEATS.format(marks), values)
+        return {(source, identifier, digest): number for source, identifier, digest, number in rows}
+
+
+def slot_of(lane_key: str) -> int:
+    """Return which of the slots a key belongs to; the same on every machine and start."""
+    return crc32(lane_key.encode()) % SLOTS if lane_key else 0
+
+
+def _message_row(number: int, source: int, incoming: Incoming) -> tuple[object, ...]:
+    return (
+        number,
+        source,
+        incoming.kind.value,
+        incoming.peer,
+        incoming.identifier,
+        incoming.digest,
+        to_micros(incoming.received_at),
+        None if incoming.observed_at is None else to_micros(incoming.observed_at),
+        incoming.size,
+        incoming.object_name,
+        None if incoming.result is None else encode_result(incoming.result),
+        json.dumps(incoming.headers) if incoming.headers else None,
+        incoming.quarantined,
+        incoming.raw,
+    )
+
+
+def _insert(connection: apsw.Connection, head: str, columns: int, values: Sequence[object]) -> None:
+    rows = len(values) // columns
+    if rows:
+        one = f"({','.join('?' * columns)})"
+        connection.execute(head + ",".join([one] * rows), values)

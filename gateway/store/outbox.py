@@ -1,0 +1,189 @@
+"""Settling Deliveries, and what operators do to them.
+
+A Delivery leaves `pending` by a Receipt (delivered, parked) or by a person (discarded), and comes back by a person
+(`retry`). Every try and every act is an Attempt row; every act of a person is an audit row.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import apsw
+
+from gateway.clock import to_micros
+from gateway.errors import StoreError
+from gateway.model import DeliveryState, Receipt
+from gateway.store.counters import STATE_NAMES
+from gateway.store.keeping import ROWS_A_STATEMENT
+from gateway.store.ledger import Ledger
+from gateway.store.writer import Batch, Unit
+
+_INSERT_ATTEMPT = "INSERT OR REPLACE INTO attempt (delivery, number, at, verdict, reason, acknowledgement) VALUES "
+
+
+@dataclass(slots=True)
+class Settle:
+    """One Receipt and the state that delivery decided on; `next_try_at` for those that stay pending."""
+
+    destination: str
+    receipt: Receipt
+    attempt: int
+    state: DeliveryState
+    at: datetime
+    batch: Batch
+    next_try_at: datetime | None = None
+    settled: Callable[[Exception | None], None] | None = None
+    size: int = 256
+
+    def settle(self, error: Exception | None) -> None:
+        """Tell delivery, where it asked."""
+        if self.settled is not None:
+            self.settled(error)
+
+
+class Settling:
+    """The writer's batch for Settle units."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
+        """Write states, Attempts and counters of all units."""
+        settles = [unit for unit in units if isinstance(unit, Settle)]
+        for start in range(0, len(settles), ROWS_A_STATEMENT):
+            self._settle(connection, settles[start : start + ROWS_A_STATEMENT])
+        self._ledger.counters.write(connection)
+
+    def _settle(self, connection: apsw.Connection, settles: list[Settle]) -> None:
+        groups: dict[tuple[str, DeliveryState], list[Settle]] = {}
+        for settle in settles:
+            groups.setdefault((settle.destination, settle.state), []).append(settle)
+        for (destination, state), group in groups.items():
+            if state is DeliveryState.PENDING:
+                self._postpone(connection, group)
+            else:
+                self._close(connection, destination, state, group)
+        _insert_attempts(connection, settles)
+
+    def _postpone(self, connection: apsw.Connection, group: list[Settle]) -> None:
+        for settle in group:
+            next_try = 0 if settle.next_try_at is None else to_micros(settle.next_try_at)
+            connection.execute(
+                "UPDATE delivery SET attempts = ?, next_try_at = ? WHERE id = ? AND state = 0",
+                (settle.attempt, next_try, settle.receipt.delivery_id),
+            )
+
+    def _close(self, connection: apsw.Connection, destination: str, state: DeliveryState, group: list[Settle]) -> None:
+        marks = ",".join("?" * len(group))
+        ids = [settle.receipt.delivery_id for settle in group]
+        connection.execute(
+            "UPDATE delivery SET state = ?, attempts = attempts + 1, settled_at = ?, next_try_at = 0"
+            f" WHERE id IN ({marks}) AND state = 0",
+            [state.value, to_micros(group[-1].at), *ids],
+        )
+        number = self._ledger.id_of(connection, "destination", destination)
+        self._ledger.counters.add(number, "pending", -connection.changes())
+        self._ledger.counters.add(number, STATE_NAMES[state], connection.changes())
+
+
+class Acts:
+    """What operators do; each method is work for `Writer.call`."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def retry(self, connection: apsw.Connection, ids: Sequence[int], who: str, at: datetime) -> int:
+        """Make parked Deliveries pending, and pending ones due now; return how many changed.
+
+        Raises StoreError for a number that is neither.
+        """
+        for number in ids:
+            _, state = self._expect(connection, number, DeliveryState.PARKED, DeliveryState.PENDING)
+            connection.execute("UPDATE delivery SET next_try_at = 0 WHERE id = ?", (number,))
+            if state is not DeliveryState.PENDING:
+                self._move(connection, number, state, DeliveryState.PENDING)
+        self._audit(connection, at, who, "retry", f"deliveries {_listed(ids)}")
+        return len(ids)
+
+    def retry_all(self, connection: apsw.Connection, destination: str | None, who: str, at: datetime) -> int:
+        """Make every parked Delivery pending (of one Destination, or of all); return how many."""
+        rows: list[Any] = connection.execute(
+            "SELECT d.id FROM delivery d JOIN endpoint e ON e.id = d.destination WHERE d.state = 2"
+            " AND (?1 IS NULL OR e.name = ?1)",
+            (destination,),
+        ).fetchall()
+        ids = [number for (number,) in rows]
+        return self.retry(connection, ids, who, at) if ids else 0
+
+    def discard(self, connection: apsw.Connection, ids: Sequence[int], why: str, who: str, at: datetime) -> int:
+        """Give Deliveries up for good; return how many. Raises StoreError for one that is settled already."""
+        for number in ids:
+            _, state = self._expect(connection, number, DeliveryState.PARKED, DeliveryState.PENDING)
+            self._move(connection, number, state, DeliveryState.DISCARDED)
+            connection.execute("UPDATE delivery SET settled_at = ? WHERE id = ?", (to_micros(at), number))
+            self._note(connection, number, at, "discarded", why)
+        self._audit(connection, at, who, "discard", f"deliveries {_listed(ids)}: {why}")
+        return len(ids)
+
+    def resend(self, connection: apsw.Connection, message: int, destination: str, who: str, at: datetime) -> int:
+        """Owe a Message once more to one Destination; return the new Delivery's number.
+
+        Raises StoreError when there is no such Message.
+        """
+        kind = connection.execute("SELECT kind FROM message WHERE id = ?", (message,)).get
+        if kind is None:
+            raise StoreError(f"there is no message {message}")
+        endpoint = self._ledger.id_of(connection, "destination", destination)
+        ordinal = self._ledger.counters.add(endpoint, f"owed:{kind}")
+        self._ledger.counters.add(endpoint, "pending")
+        number = self._ledger.take_delivery_id()
+        connection.execute(
+            "INSERT INTO delivery (id, message, destination, ordinal) VALUES (?, ?, ?, ?)",
+            (number, message, endpoint, ordinal),
+        )
+        self._audit(connection, at, who, "resend", f"message {message} to {destination} as delivery {number}")
+        return number
+
+    def _expect(self, connection: apsw.Connection, number: int, *allowed: DeliveryState) -> tuple[int, DeliveryState]:
+        row = connection.execute("SELECT destination, state FROM delivery WHERE id = ?", (number,)).fetchone()
+        if row is None:
+            raise StoreError(f"there is no delivery {number}")
+        state = DeliveryState(row[1])
+        if state not in allowed:
+            raise StoreError(f"delivery {number} is {STATE_NAMES[state]}")
+        return row[0], state
+
+    def _move(self, connection: apsw.Connection, number: int, old: DeliveryState, new: DeliveryState) -> None:
+        connection.execute("UPDATE delivery SET state = ? WHERE id = ?", (new.value, number))
+        destination = connection.execute("SELECT destination FROM delivery WHERE id = ?", (number,)).get
+        self._ledger.counters.add(destination, STATE_NAMES[old], -1)
+        self._ledger.counters.add(destination, STATE_NAMES[new])
+
+    def _note(self, connection: apsw.Connection, number: int, at: datetime, verdict: str, reason: str) -> None:
+        connection.execute(
+            "INSERT INTO attempt (delivery, number, at, verdict, reason)"
+            " SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4 FROM attempt WHERE delivery = ?1",
+            (number, to_micros(at), verdict, reason),
+        )
+
+    def _audit(self, connection: apsw.Connection, at: datetime, who: str, act: str, detail: str) -> None:
+        connection.execute(
+            "INSERT INTO audit (at, who, act, detail) VALUES (?, ?, ?, ?)", (to_micros(at), who, act, detail)
+        )
+        self._ledger.counters.write(connection)
+
+
+def _insert_attempts(connection: apsw.Connection, settles: list[Settle]) -> None:
+    values: list[object] = []
+    for settle in settles:
+        receipt = settle.receipt
+        verdict = "parked" if settle.state is DeliveryState.PARKED else receipt.verdict.value
+        values += (receipt.delivery_id, settle.attempt, to_micros(settle.at), verdict)
+        values += (receipt.reason, receipt.acknowledgement)
+    connection.execute(_INSERT_ATTEMPT + ",".join(["(?,?,?,?,?,?)"] * len(settles)), values)
+
+
+def _listed(ids: Sequence[int]) -> str:
+    text = " ".join(str(number) for number in ids[:100])
+    return text if len(ids) <= 100 else f"{text} and {len(ids) - 100} more"

@@ -1,0 +1,91 @@
+"""Opening a store after a stop that may not have been clean.
+
+    marker absent  --> open
+    marker present --> quick_check --ok--> open
+                                   --not ok--> set aside whole --> open a fresh one, an alarm stands
+
+The marker file lies beside the database from open to clean close. A store that cannot be opened, or fails the check,
+is never repaired and never deleted: database, -wal and -shm are moved together into `set-aside/<instant>/`, where they
+stay until a person has looked. Intake is up again in seconds.
+"""
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+
+import apsw
+
+from gateway.store.connection import open_writer
+
+FILE_NAME = "gateway.db"
+MARKER_NAME = "gateway.db.open"
+SET_ASIDE_NAME = "set-aside"
+
+_log = logging.getLogger("gateway.store")
+
+
+def open_checked(folder: Path, now: datetime, synchronous: str = "FULL") -> tuple[apsw.Connection, bool]:
+    """Open the store in `folder` for writing; also return whether the last stop was unclean.
+
+    Raises StoreError where the file is sound but unusable (a newer schema, a setting that does not hold).
+    """
+    path = folder / FILE_NAME
+    marker = folder / MARKER_NAME
+    unclean = marker.exists()
+    try:
+        connection = open_writer(path, synchronous)
+        if unclean:
+            _check(connection)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        _log.critical("store.set_aside error=%s", type(error).__name__)
+        set_aside(folder, now)
+        connection = open_writer(path, synchronous)
+    _mark(folder)
+    return connection, unclean
+
+
+def set_aside(folder: Path, now: datetime) -> Path:
+    """Move the database with its companions into a folder of its own; return that folder."""
+    target = folder / SET_ASIDE_NAME / now.strftime("%Y%m%dT%H%M%S.%fZ")
+    target.mkdir(parents=True)
+    for suffix in ("", "-wal", "-shm"):
+        file = folder / (FILE_NAME + suffix)
+        if file.exists():
+            file.rename(target / file.name)
+    sync_folder(target)
+    sync_folder(folder)
+    return target
+
+
+def stores_set_aside(folder: Path) -> list[str]:
+    """Return the stores that wait for a person, oldest first."""
+    place = folder / SET_ASIDE_NAME
+    return sorted(entry.name for entry in place.iterdir()) if place.is_dir() else []
+
+
+def mark_clean(folder: Path) -> None:
+    """Note that the store was closed in order."""
+    (folder / MARKER_NAME).unlink(missing_ok=True)
+    sync_folder(folder)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make names in a folder durable."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check(connection: apsw.Connection) -> None:
+    verdict = connection.execute("PRAGMA quick_check(1)").get
+    if verdict != "ok":
+        connection.close()
+        raise apsw.CorruptError("quick_check failed")
+
+
+def _mark(folder: Path) -> None:
+    (folder / MARKER_NAME).touch()
+    sync_folder(folder)
