@@ -1,35 +1,62 @@
 """The schema of gateway.toml: frozen dataclasses, one per table.
 
 Field names are the keys of the file. `typed.py` builds these from tables and reports every fault with its path;
-`configfile.py` reads the files, adds line and column, and checks what crosses tables. Nothing here opens anything.
+`configfile` reads the files, adds line and column, and checks what crosses tables. Nothing here opens anything.
+The metadata of a field narrows its value; `typed.py` says how.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from gateway.model import Kind
 from gateway.typed import Address, Network, Secret, Size
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
+
+POSITIVE = {"above": 0}
+AT_LEAST_ONE = {"min": 1}
+PORT = {"min": 1, "max": 65535}
+LANES = {"min": 1, "max": 64}
+NAME = {"pattern": r"[A-Za-z0-9._-]{1,64}", "expects": "1 to 64 letters, digits, '.', '_' or '-'"}
+AE_TITLE = {  # PS3.5 table 6.2-1: 16 characters at most, no backslash, no control characters, not spaces alone
+    "pattern": r"(?=.*[^ ])[ -\[\]-~]{1,16}",
+    "expects": "an AE title: 1 to 16 ASCII characters, none of them a backslash or control character",
+}
+HOST = {
+    "pattern": r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,251}[A-Za-z0-9_])?|[0-9A-Fa-f:.]{2,45}",
+    "expects": "the name or IP address of a host, without a port",
+}
+TOPIC = {  # MQTT 5.0, 4.7: '+' and '#' are wildcards, '$' at the start is the broker's own
+    "pattern": r"(?!\$)[^+#/\x00-\x1f](?:[^+#\x00-\x1f]{0,126}[^+#/\x00-\x1f])?",
+    "expects": "a part of an MQTT topic: no '+' or '#', no '$' at the start, no '/' at either end",
+}
+LINE_OF_TEXT = {"pattern": r"[^\x00-\x1f\x7f]{0,250}", "expects": "up to 250 characters on one line"}
+EUI_64 = {"pattern": r"[0-9A-F]{16}", "expects": "an EUI-64: 16 hexadecimal digits in upper case"}
+URL = {
+    "pattern": r"mqtts?://[A-Za-z0-9_.\[\]:-]{1,300}/?",
+    "expects": '"mqtt://host:port" or "mqtts://host:port", without user or password in it',
+    "hidden": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class GatewaySettings:
     """`[gateway]`: who this box is and where its data lies."""
 
-    name: str = "gateway"
+    name: str = field(default="gateway", metadata=NAME)
     data_dir: Path = Path("/var/lib/gateway")
-    facility: str = ""
+    facility: str = field(default="", metadata=LINE_OF_TEXT)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    repeat_window_hours: float = 72.0
+    repeat_window_hours: float = field(default=72.0, metadata=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Retention:
     """`[retention]`: how long settled Messages and Instances are kept; undelivered ones are never deleted."""
 
-    days: float = 14.0
-    max_size: Size = Size(200 * GIB)
+    days: float = field(default=14.0, metadata={"min": 0})
+    max_size: Size = field(default=Size(200 * GIB), metadata={"min": 1 * MIB})
     reserve: Size = Size(512 * MIB)
     stop_intake_below: Size = Size(2 * GIB)
 
@@ -45,9 +72,9 @@ class Console:
 class Alarms:
     """`[alarms]`: when a person should look."""
 
-    oldest_pending_s: float = 300.0
-    quiet_s: float | None = None
-    clock_step_s: float = 2.0
+    oldest_pending_s: float = field(default=300.0, metadata=POSITIVE)
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
+    clock_step_s: float = field(default=2.0, metadata=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,54 +101,54 @@ class ClientTls:
 class MllpSource:
     """`[[source]]` with `type = "mllp"`: a listener for HL7 v2 over MLLP."""
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["mllp"] = "mllp"
     listen: Address
     encoding: str = "utf-8"
     tls: ServerTls | None = None
     allow: tuple[Network, ...] = ()
-    connections_max: int = 256
-    connections_per_peer_max: int = 64
-    frame_max: Size = Size(16 * MIB)
-    idle_timeout_s: float = 3600.0
-    frame_timeout_s: float = 30.0
-    end_without_cr_s: float | None = 0.5
+    connections_max: int = field(default=256, metadata=AT_LEAST_ONE)
+    connections_per_peer_max: int = field(default=64, metadata=AT_LEAST_ONE)
+    frame_max: Size = field(default=Size(16 * MIB), metadata={"min": 1 * KIB, "max": 1 * GIB})
+    idle_timeout_s: float = field(default=3600.0, metadata=POSITIVE)
+    frame_timeout_s: float = field(default=30.0, metadata=POSITIVE)
+    end_without_cr_s: float | None = field(default=0.5, metadata=POSITIVE)
     store_error: Literal["ae", "silence"] = "ae"
-    quiet_s: float | None = None
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DicomPeer:
     """One Modality that may call: its AE title, and the host it must come from where that is given."""
 
-    ae_title: str
-    host: str | None = None
+    ae_title: str = field(metadata=AE_TITLE)
+    host: str | None = field(default=None, metadata=HOST)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DicomSource:
     """`[[source]]` with `type = "dicom"`: an AE for Verification and Storage."""
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["dicom"] = "dicom"
     listen: Address
-    ae_title: str = "GATEWAY"
+    ae_title: str = field(default="GATEWAY", metadata=AE_TITLE)
     require_called_ae_title: bool = False
     peers: tuple[DicomPeer, ...] = ()
     services: tuple[Literal["echo", "storage"], ...] = ("echo", "storage")
     tls: ServerTls | None = None
     allow: tuple[Network, ...] = ()
-    associations_max: int = 32
-    pdu_max: Size = Size(128 * KIB)
-    idle_timeout_s: float = 60.0
-    quiet_s: float | None = None
+    associations_max: int = field(default=32, metadata=AT_LEAST_ONE)
+    pdu_max: Size = field(default=Size(128 * KIB), metadata={"min": 4 * KIB, "max": 16 * MIB})
+    idle_timeout_s: float = field(default=60.0, metadata=POSITIVE)
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
     """Serial line settings; what is left out is the driver's default."""
 
-    baud: int | None = None
+    baud: int | None = field(default=None, metadata={"min": 50, "max": 4_000_000})
     data_bits: Literal[5, 6, 7, 8] | None = None
     parity: Literal["none", "even", "odd", "mark", "space"] | None = None
     stop_bits: Literal[1, 2] | None = None
@@ -136,15 +163,15 @@ class DeviceSource:
     published; without one a stable local one is derived from the gateway's and the Source's names.
     """
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["device"] = "device"
     driver: str
     port: str
     line: Line = field(default_factory=Line)
-    bed: str = ""
-    device_id: str | None = None
+    bed: str = field(default="", metadata=LINE_OF_TEXT)
+    device_id: str | None = field(default=None, metadata=EUI_64)
     options: dict[str, Any] = field(default_factory=dict)
-    quiet_s: float | None = None
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
 Source = MllpSource | DicomSource | DeviceSource
@@ -154,17 +181,17 @@ Source = MllpSource | DicomSource | DeviceSource
 class MllpDestination:
     """`[[destination]]` with `type = "mllp"`: HL7 v2 over MLLP to an EMR or engine."""
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["mllp"] = "mllp"
-    host: str
-    port: int
+    host: str = field(metadata=HOST)
+    port: int = field(metadata=PORT)
     format: Literal["pcd-01"] = "pcd-01"
     tls: ClientTls | None = None
-    connect_timeout_s: float = 10.0
-    ack_timeout_s: float = 15.0
+    connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
+    ack_timeout_s: float = field(default=15.0, metadata=POSITIVE)
     on_error: Literal["park", "hold"] = "park"
-    content_attempts_max: int = 5
-    lanes: int = 1
+    content_attempts_max: int = field(default=5, metadata=AT_LEAST_ONE)
+    lanes: int = field(default=1, metadata=LANES)
     enabled: bool = True
 
 
@@ -172,23 +199,23 @@ class MllpDestination:
 class MqttDestination:
     """`[[destination]]` with `type = "mqtt"`: JSON over MQTT to a broker."""
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["mqtt"] = "mqtt"
-    url: str
+    url: str = field(metadata=URL)
     version: Literal["5", "3.1.1"] = "5"
     client_id: str | None = None
     username: str | None = None
     password: Secret | None = None
     tls: ClientTls | None = None
-    topic_root: str = "mdg"
-    site: str = "site"
+    topic_root: str = field(default="mdg", metadata=TOPIC)
+    site: str = field(default="site", metadata=TOPIC)
     qos: Literal[1] = 1
-    in_flight_max: int = 20
-    connect_timeout_s: float = 10.0
-    ack_timeout_s: float = 15.0
-    keepalive_s: int = 20
+    in_flight_max: int = field(default=20, metadata={"min": 1, "max": 65535})
+    connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
+    ack_timeout_s: float = field(default=15.0, metadata=POSITIVE)
+    keepalive_s: int = field(default=20, metadata={"min": 1, "max": 65535})
     on_error: Literal["park", "hold"] = "park"
-    content_attempts_max: int = 5
+    content_attempts_max: int = field(default=5, metadata=AT_LEAST_ONE)
     lanes: Literal[1] = 1
     enabled: bool = True
 
@@ -197,18 +224,18 @@ class MqttDestination:
 class DicomDestination:
     """`[[destination]]` with `type = "dicom"`: C-STORE to a PACS."""
 
-    name: str
+    name: str = field(metadata=NAME)
     type: Literal["dicom"] = "dicom"
-    host: str
-    port: int
-    ae_title: str
-    calling_ae_title: str = "GATEWAY"
+    host: str = field(metadata=HOST)
+    port: int = field(metadata=PORT)
+    ae_title: str = field(metadata=AE_TITLE)
+    calling_ae_title: str = field(default="GATEWAY", metadata=AE_TITLE)
     tls: ClientTls | None = None
-    parallel: int = 1
-    connect_timeout_s: float = 10.0
-    response_timeout_s: float = 60.0
+    parallel: int = field(default=1, metadata=LANES)
+    connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
+    response_timeout_s: float = field(default=60.0, metadata=POSITIVE)
     on_error: Literal["park", "hold"] = "park"
-    content_attempts_max: int = 5
+    content_attempts_max: int = field(default=5, metadata=AT_LEAST_ONE)
     enabled: bool = True
 
     @property
@@ -227,8 +254,8 @@ class Route:
     `from` is a keyword of Python, so the field is `sources` and the key of the file is `from`.
     """
 
-    sources: tuple[str, ...] = field(metadata={"key": "from"})
-    to: tuple[str, ...]
+    sources: tuple[str, ...] = field(metadata={"key": "from", "items_min": 1})
+    to: tuple[str, ...] = field(metadata={"items_min": 1})
     when: str | None = None
 
 
@@ -243,3 +270,32 @@ class Config:
     sources: tuple[Source, ...] = field(default=(), metadata={"key": "source"})
     destinations: tuple[Destination, ...] = field(default=(), metadata={"key": "destination"})
     routes: tuple[Route, ...] = field(default=(), metadata={"key": "route"})
+
+
+def kinds_of(source_type: str) -> frozenset[Kind]:
+    """Return what the Sources of a type bring; what they bring unreadable is owed to nobody."""
+    return _BROUGHT.get(source_type, frozenset())
+
+
+def carried_by(destination_type: str) -> frozenset[Kind]:
+    """Return what the Destinations of a type can carry."""
+    return _CARRIED.get(destination_type, frozenset())
+
+
+_BROUGHT = {
+    "mllp": frozenset({Kind.HL7}),
+    "dicom": frozenset({Kind.DICOM}),
+    "device": frozenset({Kind.OBSERVATIONS, Kind.HL7}),
+}
+_CARRIED = {
+    "mllp": frozenset({Kind.HL7, Kind.OBSERVATIONS}),
+    "mqtt": frozenset({Kind.HL7, Kind.OBSERVATIONS}),
+    "dicom": frozenset({Kind.DICOM}),
+}
+
+
+def effective_routes(config: Config) -> tuple[Route, ...]:
+    """Return the file's routes; where it has none, one Source and one Destination are joined by an implicit one."""
+    if config.routes or len(config.sources) != 1 or len(config.destinations) != 1:
+        return config.routes
+    return (Route(sources=(config.sources[0].name,), to=(config.destinations[0].name,)),)

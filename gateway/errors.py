@@ -10,7 +10,11 @@ class GatewayError(Exception):
 
 
 class ConfigError(GatewayError):
-    """The configuration is at fault: all faults are printed, exit status 78."""
+    """The configuration is at fault: all faults, one text each, are printed, exit status 78."""
+
+    def __init__(self, *faults: str) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
 
 
 class FrameError(GatewayError):
