@@ -1,6 +1,6 @@
 """What delivery asks of a Sender."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from gateway.model import Parcel, Receipt
@@ -15,7 +15,7 @@ class Sender(Protocol):
 
     batch_max: int
 
-    def send(self, parcels: Sequence[Parcel]) -> AsyncIterator[Receipt]:
+    def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Bring the Parcels in their order and yield a Receipt for each as its outcome is known.
 
         Ends early, without a Receipt for the rest, after a Receipt that asks for a retry. Raises LinkError when the

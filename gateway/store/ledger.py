@@ -4,6 +4,8 @@ Belongs to the writer thread. It stands at once with each change and falls back 
 transaction does.
 """
 
+from typing import Any
+
 import apsw
 
 from gateway.store.counters import Counters
@@ -48,6 +50,7 @@ class Ledger:
     def _read(self) -> None:
         rows = self._connection.execute("SELECT id, role, name FROM endpoint")
         self._ids: dict[tuple[str, str], int] = {(role, name): number for number, role, name in rows}
-        last: dict[str, int] = dict(self._connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall())
+        sequences: list[Any] = self._connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall()
+        last: dict[str, int] = dict(sequences)
         self._message_id = last.get("message", 0)
         self._delivery_id = last.get("delivery", 0)

@@ -1,0 +1,124 @@
+"""The one door in: an input becomes a Message and its Deliveries in one transaction.
+
+Sources on the loop use `submit`: it costs no future, and everything that one commit made durable is settled in one
+wake-up of the loop, in the order of submission. Threads (the DICOM services) use `accept_blocking`.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from gateway.errors import StoreError
+from gateway.model import Accepted, Incoming
+from gateway.routing import Router
+from gateway.store.store import Settled, Store
+
+ACCEPT_TIMEOUT_S = 60.0
+
+_log = logging.getLogger("gateway.intake")
+
+Settle = Callable[[Accepted | StoreError], None]
+
+
+class Gate(Protocol):
+    """Says why new input is refused, None when it is not."""
+
+    def __call__(self) -> str | None:
+        """Return the reason."""
+        ...
+
+
+class Intake:
+    """Routes, keeps, and tells the Source once the disk has it."""
+
+    def __init__(self, store: Store, router: Router, gate: Gate, owed: Callable[[tuple[str, ...]], None]) -> None:
+        """Take the parts; `owed` hears the Destinations of every new Message, on the loop, after its commit."""
+        self._store = store
+        self._gate = gate
+        self._owed = owed
+        self.router = router
+
+    @property
+    def refusing(self) -> str | None:
+        """Return why new input is refused right now, None when the door is open."""
+        return self._gate()
+
+    def submit(self, incoming: Incoming, settled: Settle) -> None:
+        """Keep an input; `settled` is called on the loop, in order of submission, when it is durable or refused."""
+        refusal = self._gate()
+        if refusal is not None:
+            asyncio.get_running_loop().call_soon(settled, StoreError(refusal))
+            return
+        owed = self.router.owed(incoming).destinations
+
+        def tell(outcome: Accepted | Exception) -> None:
+            if isinstance(outcome, Accepted):
+                if owed and not outcome.repeated:
+                    self._owed(owed)
+                settled(outcome)
+            else:
+                settled(_as_store_error(outcome))
+
+        try:
+            self._store.keep(incoming, owed, tell)
+        except StoreError as error:
+            asyncio.get_running_loop().call_soon(settled, error)
+
+    async def accept(self, incoming: Incoming) -> Accepted:
+        """Keep an input and wait until it is durable. Raises StoreError."""
+        done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
+
+        def settled(outcome: Accepted | StoreError) -> None:
+            if done.cancelled():
+                return
+            if isinstance(outcome, Accepted):
+                done.set_result(outcome)
+            else:
+                done.set_exception(outcome)
+
+        self.submit(incoming, settled)
+        return await done
+
+    def accept_blocking(self, incoming: Incoming) -> Accepted:
+        """Keep an input from a thread that is not the loop's, and wait. Raises StoreError."""
+        refusal = self._gate()
+        if refusal is not None:
+            raise StoreError(refusal)
+        owed = self.router.owed(incoming).destinations
+        done: Future[Accepted] = Future()
+
+        def tell(outcome: Accepted | Exception) -> None:
+            if isinstance(outcome, Accepted):
+                if owed and not outcome.repeated:
+                    self._owed(owed)
+                done.set_result(outcome)
+            else:
+                done.set_exception(_as_store_error(outcome))
+
+        self._store.keep(incoming, owed, tell)
+        try:
+            return done.result(ACCEPT_TIMEOUT_S)
+        except TimeoutError as error:
+            raise StoreError(f"the store did not commit within {ACCEPT_TIMEOUT_S} s") from error
+
+
+def flush_on(loop: asyncio.AbstractEventLoop) -> Callable[[Settled], None]:
+    """Return a flush for the Store that settles all units of a commit in one wake-up of the loop."""
+
+    def settle_all(settled: Settled) -> None:
+        for unit, error in settled:
+            unit.settle(error)
+
+    def flush(settled: Settled) -> None:
+        try:
+            loop.call_soon_threadsafe(settle_all, settled)
+        except RuntimeError:  # the loop has closed: nobody waits any more
+            _log.warning("commit.unheard units=%d", len(settled))
+
+    return flush
+
+
+def _as_store_error(error: Exception) -> StoreError:
+    return error if isinstance(error, StoreError) else StoreError(f"not stored: {type(error).__name__}")

@@ -1,0 +1,48 @@
+"""One task for each Source and each lane, watched singly: what breaks is started again, its neighbours never feel it."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from gateway.clock import Clock
+from gateway.errors import GatewayError
+
+RESTART_S_MIN = 0.5
+RESTART_S_MAX = 30.0
+HEALTHY_S = 60.0
+
+_log = logging.getLogger("gateway.supervision")
+
+
+async def supervise(name: str, run: Callable[[], Awaitable[None]], failed: Callable[[str], None], clock: Clock) -> None:
+    """Run again and again until cancelled, with a growing pause; `failed` hears each reason.
+
+    A GatewayError speaks for itself. Anything else is a bug: its type and place are logged, its text is not, because
+    it may hold what a Device sent.
+    """
+    pause_s = RESTART_S_MIN
+    while True:
+        started = clock.monotonic()
+        try:
+            await run()
+            reason = "ended"
+        except GatewayError as error:
+            reason = str(error)
+        except Exception as error:  # noqa: BLE001 - the border of a supervised task: one bug never stops another task
+            reason = f"{type(error).__name__} at {_place(error)}"
+            _log.error("task.crashed task=%s error=%s", name, reason)
+        failed(reason)
+        if clock.monotonic() - started > HEALTHY_S:
+            pause_s = RESTART_S_MIN
+        await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+        pause_s = min(pause_s * 2, RESTART_S_MAX)
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    place = "unknown"
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place
