@@ -7,9 +7,29 @@ Session, and `about` says what it is. It is found by name in the entry-point gro
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
-from gateway.model import Reading
+from gateway.errors import ContentError
+from gateway.formats.device_rows import oximeter
+from gateway.formats.observing import observe
+from gateway.model import Absent, Condition, Containment, DeviceIdentity, Observation, Reading, Result
+from gateway.protocols.lines import LineSession
 
-__all__ = ["About", "Driver", "LineSettings", "Session"]
+__all__ = [
+    "About",
+    "Absent",
+    "Condition",
+    "Containment",
+    "ContentError",
+    "DeviceIdentity",
+    "Driver",
+    "LineSession",
+    "LineSettings",
+    "Observation",
+    "Reading",
+    "Result",
+    "Session",
+    "observe",
+    "oximeter",
+]
 
 
 class Session(Protocol):
