@@ -1,0 +1,299 @@
+r"""HL7 v2 messages, read lazily: the header, single values, what a person searches by (HL7 v2.8.2, chapter 2).
+
+Nothing is parsed that nobody asked for. Segments end with CR; feeds that write LF or CR LF are read too, decided by
+how the MSH segment ends, so an LF inside a field of a sound message stays a part of it.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from itertools import islice
+
+from gateway.errors import ContentError
+from gateway.formats.charset import codec_of, splits_as_text
+from gateway.formats.hl7_path import Hl7Path, PathError, parse_path
+
+__all__ = [
+    "Header",
+    "Hl7Path",
+    "Hl7Text",
+    "PathError",
+    "lane_key",
+    "parse_path",
+    "read_header",
+    "read_path",
+    "search_terms",
+    "value",
+]
+
+HEADER_BYTES_MAX = 16 * 1024  # of the MSH segment: it is echoed in answers, so it is bounded
+TERMS_MAX = 16
+TERM_BYTES_MAX = 200
+_LEADING = b"\xef\xbb\xbf\r\n\t "  # a byte order mark, or blank lines, before MSH
+_FIELDS_MAX = 18  # MSH-18 is the last one we read
+_DEFAULT_SEPARATORS = b"^~\\&"
+_HEX = re.compile(r"X(?:[0-9A-Fa-f]{2})+")
+_OTHER_ESCAPES = {".br": "\n", "H": "", "N": "", "P": "#"}
+_Fields = tuple[tuple[str, tuple[int, ...]], ...]  # segments, and their fields that are looked at
+_TERMS: _Fields = (("PID", (3,)), ("PV1", (19,)), ("OBR", (18,)), ("IPC", (1, 3)), ("ZDS", (1,)))
+_PATIENT: _Fields = (("PID", (3,)),)
+_VISIT: _Fields = (("PV1", (19,)),)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The MSH segment: `parts[n - 1]` is MSH-n for n from 2 on, as bytes, undecoded.
+
+    `terminator` is what ends the message's segments: CR, LF or CR LF.
+    """
+
+    parts: list[bytes]
+    separator: bytes  # MSH-1
+    terminator: bytes
+
+    def field(self, number: int) -> bytes:
+        """Return MSH-number as received, empty where it is missing."""
+        if number == 1:
+            return self.separator
+        return self.parts[number - 1] if number <= len(self.parts) else b""
+
+    def component(self, number: int, component: int) -> bytes:
+        """Return one component of MSH-number's first repetition, empty where it is missing."""
+        first = self.field(number).split(self.repetition_separator, 1)[0]
+        components = first.split(self.component_separator, component)
+        return components[component - 1] if component <= len(components) else b""
+
+    @property
+    def component_separator(self) -> bytes:
+        """Return the first encoding character, usually `^`."""
+        return self._encoding_character(0)
+
+    @property
+    def repetition_separator(self) -> bytes:
+        """Return the second encoding character, usually `~`."""
+        return self._encoding_character(1)
+
+    @property
+    def escape(self) -> bytes:
+        r"""Return the third encoding character, usually a backslash."""
+        return self._encoding_character(2)
+
+    @property
+    def subcomponent_separator(self) -> bytes:
+        """Return the fourth encoding character, usually `&`."""
+        return self._encoding_character(3)
+
+    @property
+    def message_type(self) -> bytes:
+        """Return MSH-9.1: `ORU`."""
+        return self.component(9, 1)
+
+    @property
+    def trigger(self) -> bytes:
+        """Return MSH-9.2: `R01`, empty where MSH-9 has one component only."""
+        return self.component(9, 2)
+
+    @property
+    def control_id(self) -> bytes:
+        """Return MSH-10 as received."""
+        return self.field(10)
+
+    @property
+    def version(self) -> tuple[int, ...] | None:
+        """Return MSH-12.1 as numbers, (2, 5, 1), or None where it is no version."""
+        numbers = self.component(12, 1).strip().split(b".")
+        return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else None
+
+    @property
+    def enhanced(self) -> bool:
+        """Return whether MSH-15 or MSH-16 is valued: the enhanced acknowledgement mode (2.9.3)."""
+        return bool(self.field(15).strip() or self.field(16).strip())
+
+    def codec(self, default: str) -> str:
+        """Return the Python codec that MSH-18 names, the default where it names none."""
+        names = self.field(18)
+        return codec_of(names, default) if names else default
+
+    def _encoding_character(self, index: int) -> bytes:
+        return self.parts[1][index : index + 1] or _DEFAULT_SEPARATORS[index : index + 1]
+
+
+def read_header(raw: bytes) -> Header:
+    """Read the MSH segment of a message, or of its beginning.
+
+    Raises ContentError when the bytes do not begin with MSH and a separator, or MSH is longer than HEADER_BYTES_MAX.
+    """
+    start = 0
+    if raw[:3] != b"MSH":
+        start = _leading_bytes(raw)
+        if raw[start : start + 3] != b"MSH":
+            raise ContentError("not HL7: does not begin with MSH")
+    separator = raw[start + 3 : start + 4]
+    if not separator or separator.isalnum() or not 0x20 < separator[0] < 0x7F:
+        raise ContentError("not HL7: no field separator after MSH")
+    end = _end_of_segment(raw, start)
+    if end - start > HEADER_BYTES_MAX:
+        raise ContentError(f"MSH is longer than {HEADER_BYTES_MAX} bytes")
+    parts = raw[start:end].split(separator, _FIELDS_MAX)
+    if len(parts) < 2:
+        raise ContentError("not HL7: MSH has no fields")
+    if raw[end : end + 1] == b"\n":
+        return Header(parts, separator, b"\n")
+    return Header(parts, separator, b"\r\n" if raw[end + 1 : end + 2] == b"\n" else b"\r")
+
+
+class Hl7Text:
+    """A message to ask for values, decoded and split once, on the first question.
+
+    `encoding` is the codec where MSH-18 names none. Bytes that are wrong in it read as U+FFFD. A message that is not
+    HL7 answers every question with nothing.
+    """
+
+    def __init__(self, raw: bytes, encoding: str = "utf-8") -> None:
+        self._raw = raw
+        try:
+            self._header: Header | None = read_header(raw)
+            self._codec = self._header.codec(encoding)
+        except ContentError:
+            self._header = None
+
+    def read(self, path: Hl7Path) -> tuple[str, ...]:
+        """Return every value at the path, in order, unescaped; missing and empty ones are left out."""
+        if self._header is None:
+            return ()
+        segments = self._segments(path.segment, self._header.separator.decode("ascii"))
+        if path.occurrence is not None:
+            segments = segments[path.occurrence - 1 : path.occurrence]
+        return tuple(text for segment in segments for text in self._values(segment, path) if text)
+
+    def _segments(self, name: str, separator: str) -> list[list[str]]:
+        found = [line.strip("\r\n") for line in self._lines if name in line[:4]]
+        return [line.split(separator) for line in found if line == name or line.startswith(name + separator)]
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        assert self._header is not None
+        text = self._raw[_leading_bytes(self._raw) :].decode(self._codec, "replace")
+        return text.split("\n" if self._header.terminator == b"\n" else "\r")
+
+    def _values(self, segment: list[str], path: Hl7Path) -> Iterator[str]:
+        header = self._header
+        assert header is not None
+        number = path.field
+        if segment[0] == "MSH":
+            if number <= 2:  # the separators themselves
+                yield header.field(number).decode("latin-1")
+                return
+            number -= 1
+        if number >= len(segment):
+            return
+        repetitions = segment[number].split(header.repetition_separator.decode("latin-1"))
+        if path.repetition is not None:
+            repetitions = repetitions[path.repetition - 1 : path.repetition]
+        for text in repetitions:
+            text = _part(text, header.component_separator.decode("latin-1"), path.component)
+            text = _part(text, header.subcomponent_separator.decode("latin-1"), path.subcomponent)
+            yield _unescaped(text, header, self._codec)
+
+
+def read_path(raw: bytes, path: Hl7Path, encoding: str = "utf-8") -> tuple[str, ...]:
+    """Return every value at the path; see `Hl7Text.read`. For several questions ask one `Hl7Text`."""
+    return Hl7Text(raw, encoding).read(path)
+
+
+def value(raw: bytes, path: str, encoding: str = "utf-8") -> str | None:
+    """Return the first value at the path (`PID-3.1`), or None. Raises PathError for a wrong path."""
+    return next(iter(read_path(raw, parse_path(path), encoding)), None)
+
+
+def search_terms(raw: bytes, header: Header, codec: str = "utf-8") -> tuple[str, ...]:
+    """Return what a person searches by: patient ids (PID-3.1), visit (PV1-19.1), accession and study numbers.
+
+    Those are OBR-18.1, IPC-1.1, IPC-3.1 and ZDS-1.1. `codec` is the message's own (`Header.codec`). In the order of
+    the message, without repeats, at most TERMS_MAX, each of at most TERM_BYTES_MAX bytes.
+    """
+    found = islice(_keys(raw, header, codec, _TERMS), 4 * TERMS_MAX)
+    return tuple(dict.fromkeys(found))[:TERMS_MAX]
+
+
+def lane_key(raw: bytes, header: Header, codec: str = "utf-8") -> str:
+    """Return by what order is kept where a Destination has several lanes: the patient, else the visit, else ""."""
+    return next(_keys(raw, header, codec, _PATIENT), "") or next(_keys(raw, header, codec, _VISIT), "")
+
+
+def _leading_bytes(raw: bytes) -> int:
+    """Return how many bytes stand before MSH that mean nothing."""
+    return len(raw) - len(raw.lstrip(_LEADING)) if raw[:1] in _LEADING else 0
+
+
+def _end_of_segment(raw: bytes, start: int) -> int:
+    """Return where the segment that starts there ends: at the first CR or LF, or at the end of the bytes."""
+    end = raw.find(b"\r", start)
+    if end < 0:
+        end = len(raw)
+    line = raw.find(b"\n", start, end)
+    return end if line < 0 else line
+
+
+def _part(text: str, separator: str, number: int | None) -> str:
+    if number is None:
+        return text
+    parts = text.split(separator, number)
+    return parts[number - 1] if number <= len(parts) else ""
+
+
+def _keys(raw: bytes, header: Header, codec: str, fields: _Fields) -> Iterator[str]:
+    """Yield the first component of every repetition of the fields, not looking at more of the message than that."""
+    if splits_as_text(codec):
+        text = Hl7Text(raw, codec)
+        for segment, numbers in fields:
+            for number in numbers:
+                yield from text.read(Hl7Path(segment, number, component=1))
+        return
+    numbers_of = dict(fields)
+    for found in _scanner(header.terminator, header.separator, fields).finditer(raw):
+        for number in numbers_of[found[1].decode("ascii")]:
+            yield from _first_components(found[2], number, header, codec)
+
+
+@lru_cache(maxsize=64)
+def _scanner(terminator: bytes, separator: bytes, fields: _Fields) -> re.Pattern[bytes]:
+    """Return what finds the segments of the fields in one pass: their name, and their fields from the first on."""
+    names = b"|".join(segment.encode("ascii") for segment, _ in fields)
+    return re.compile(rb"%b(%b)%b([^%b]*)" % (terminator, names, re.escape(separator), terminator[-1:]))
+
+
+def _first_components(segment: bytes, number: int, header: Header, codec: str) -> Iterator[str]:
+    parts = segment.split(header.separator, number)
+    if len(parts) < number:
+        return
+    for repetition in parts[number - 1].split(header.repetition_separator, TERMS_MAX)[:TERMS_MAX]:
+        first = repetition.split(header.component_separator, 1)[0].strip()
+        if first and first != b'""':
+            yield _unescaped(first[:TERM_BYTES_MAX].decode(codec, "replace"), header, codec)
+
+
+def _unescaped(text: str, header: Header, codec: str) -> str:
+    r"""Resolve escape sequences (2.7): separators, `\Xhh..\`, `\.br\`; highlighting goes, unknown ones stay."""
+    escape = header.escape.decode("latin-1")
+    if escape not in text:
+        return text
+    plain = {
+        "F": header.separator,
+        "S": header.component_separator,
+        "R": header.repetition_separator,
+        "E": header.escape,
+        "T": header.subcomponent_separator,
+    }
+
+    def resolved(found: re.Match[str]) -> str:
+        name = found[1]
+        if name in plain:
+            return plain[name].decode("latin-1")
+        if _HEX.fullmatch(name):
+            return bytes.fromhex(name[1:]).decode(codec, "replace")
+        return _OTHER_ESCAPES.get(name, found[0])
+
+    sign = re.escape(escape)
+    return re.sub(f"{sign}([^{sign}]*){sign}", resolved, text)
