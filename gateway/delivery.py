@@ -77,6 +77,7 @@ class Lane:
         self._refusals = 0
         self._resume_at = 0.0
         self._rewound = False
+        self._finishing = False
 
     def wake(self) -> None:
         """Look at the Outbox: something is owed."""
@@ -87,10 +88,15 @@ class Lane:
         self._rewound = True
         self._wake.set()
 
+    def finish(self) -> None:
+        """End after the Delivery in hand."""
+        self._finishing = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Carry until cancelled."""
+        """Carry until cancelled or told to finish."""
         try:
-            while True:
+            while not self._finishing:
                 self._wake.clear()
                 if self._rewound:
                     await self._written(0)
@@ -143,10 +149,10 @@ class Lane:
     async def _pause(self, seconds: float) -> None:
         """Wait for the time or for a person; news of more work does not shorten it."""
         deadline = self._clock.monotonic() + seconds
-        while not self._rewound and (left := deadline - self._clock.monotonic()) > 0:
+        while not (self._rewound or self._finishing) and (left := deadline - self._clock.monotonic()) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), left)
-            if not self._rewound:
+            if not (self._rewound or self._finishing):
                 self._wake.clear()
 
     async def _bring(self, parcels: Sequence[Parcel]) -> None:
@@ -154,14 +160,16 @@ class Lane:
         try:
             async with aclosing(self._sender.send(parcels)) as receipts:
                 async for receipt in receipts:
-                    if not await self._take(owed.pop(receipt.delivery_id), receipt):
+                    if not await self._take(owed.pop(receipt.delivery_id), receipt) or self._finishing:
                         return
         except (LinkError, TemporaryError) as error:
             hint = error.retry_after_s if isinstance(error, TemporaryError) else None
-            head = next(iter(owed.values()), parcels[-1])
+            head = next(iter(owed.values()), None)
+            if head is None:
+                return  # all had been taken when the transport broke: the next one will tell
+            number = head.delivery.id
             self._retry(
-                head,
-                Receipt(delivery_id=head.delivery.id, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint),
+                head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint)
             )
 
     async def _take(self, parcel: Parcel, receipt: Receipt) -> bool:
@@ -225,7 +233,7 @@ class Lane:
         self._status.last_error, self._status.last_error_at = receipt.reason, now
         self._alarms.put(key, f"{self._name} refused delivery {parcel.delivery.id}; its lane waits for a person")
         self._settle(parcel, receipt, DeliveryState.PENDING, now)
-        while not self._rewound:
+        while not (self._rewound or self._finishing):
             self._wake.clear()
             await self._wake.wait()
         self._alarms.clear(key)
@@ -249,7 +257,7 @@ class Lane:
         at: datetime,
         next_try_at: datetime | None = None,
     ) -> None:
-        """Write what became of a Delivery, behind the sending; where disk or queue is full, again until it is written."""
+        """Write what became of a Delivery, behind the sending; again and again where disk or queue is full."""
         if state is not DeliveryState.PENDING:
             self._after = parcel.delivery.id
         loop = asyncio.get_running_loop()

@@ -26,6 +26,7 @@ class SourceStatus:
     name: str
     type: str
     state: LinkState = LinkState.STARTING
+    started_at: datetime | None = None
     connections: int = 0
     received: int = 0
     errors: int = 0

@@ -1,4 +1,4 @@
-"""One task for each Source and each lane, watched singly: what breaks is started again, its neighbours never feel it."""
+"""One task for each Source and lane, watched singly: what breaks is started again, its neighbours never feel it."""
 
 import asyncio
 import logging
@@ -16,17 +16,17 @@ _log = logging.getLogger("gateway.supervision")
 
 
 async def supervise(name: str, run: Callable[[], Awaitable[None]], failed: Callable[[str], None], clock: Clock) -> None:
-    """Run again and again until cancelled, with a growing pause; `failed` hears each reason.
+    """Run until it ends by itself or is cancelled; after a failure again, with a growing pause.
 
-    A GatewayError speaks for itself. Anything else is a bug: its type and place are logged, its text is not, because
-    it may hold what a Device sent.
+    `failed` hears each reason. A GatewayError speaks for itself. Anything else is a bug: its type and place are
+    logged, its text is not, because it may hold what a Device sent.
     """
     pause_s = RESTART_S_MIN
     while True:
         started = clock.monotonic()
         try:
             await run()
-            reason = "ended"
+            return
         except GatewayError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - the border of a supervised task: one bug never stops another task

@@ -1,0 +1,264 @@
+"""The agent: builds the parts from the configuration, starts, watches, reloads and stops them in order.
+
+    start: lock, store, spool, intake, destinations, sources, upkeep
+    stop:  sources, destinations, upkeep, store; ten seconds
+"""
+
+import asyncio
+import fcntl
+import logging
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from gateway.alarms import Alarms
+from gateway.assembly import Origins, make_sender, make_source
+from gateway.clock import Clock
+from gateway.config import Config, Destination, Source
+from gateway.configfile import effective_routes
+from gateway.delivery import Lane
+from gateway.errors import StoreError
+from gateway.intake import Intake, flush_on
+from gateway.routing import Router
+from gateway.spool import Spool
+from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.space import Space
+from gateway.store.store import Store
+from gateway.supervision import supervise
+from gateway.upkeep import Upkeep
+
+LOCK_NAME = "gateway.lock"
+FINISH_TIMEOUT_S = 3.0
+READER_THREADS = 2
+
+_log = logging.getLogger("gateway.app")
+
+
+class App:
+    """One running agent."""
+
+    def __init__(self, config: Config, clock: Clock) -> None:
+        self.config = config
+        self.clock = clock
+        self.alarms = Alarms(clock)
+        self.sources: dict[str, SourceStatus] = {}
+        self.destinations: dict[str, DestinationStatus] = {}
+        self.started_at: datetime = clock.now()
+        self.failed: asyncio.Event = asyncio.Event()
+        self._tasks: dict[str, list[asyncio.Task[None]]] = {}
+        self._lanes: dict[str, dict[int, Lane]] = {}
+        self._store_failed = False
+
+    async def start(self) -> None:
+        """Bring everything up. Raises StoreError when the data folder cannot be used."""
+        loop = asyncio.get_running_loop()
+        folder = self.config.gateway.data_dir
+        self._lock = await asyncio.to_thread(_lock, folder)
+        self.space = Space(
+            folder, reserve=self.config.retention.reserve, stop_intake_below=self.config.retention.stop_intake_below
+        )
+        self.space.look()
+        window = timedelta(hours=self.config.gateway.repeat_window_hours)
+        self.store = await asyncio.to_thread(
+            Store,
+            folder,
+            self.clock,
+            failed=lambda error: loop.call_soon_threadsafe(self._fail),
+            flush=flush_on(loop),
+            repeat_window=window,
+        )
+        self.spool = Spool(folder / "spool")
+        await asyncio.to_thread(self.spool.open)
+        self._executor = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="outbox-reader")
+        self.intake = Intake(self.store, self._router(), self._gate, self._wake)
+        self.upkeep = Upkeep(
+            self.store,
+            self.spool,
+            self.space,
+            self.alarms,
+            self.clock,
+            config=lambda: self.config,
+            sources=self.sources.values,
+            destinations=self.destinations.values,
+        )
+        for destination in self.config.destinations:
+            self._start_destination(destination)
+        for source in self.config.sources:
+            self._start_source(source)
+        self._watch("upkeep", self.upkeep.watch)
+        self._watch("retention", self.upkeep.retain)
+        _log.info("agent.started sources=%d destinations=%d", len(self.sources), len(self.destinations))
+
+    async def stop(self) -> None:
+        """Take no more, finish what is in hand, close the store."""
+        await self._stop_tasks(f"source:{name}" for name in list(self.sources))
+        for name in list(self.destinations):
+            for lane in self._lanes[name].values():
+                lane.finish()
+        await self._finish_tasks(f"destination:{name}" for name in list(self.destinations))
+        await self._stop_tasks(list(self._tasks))
+        self._executor.shutdown(cancel_futures=True)
+        with suppress(StoreError):
+            await asyncio.to_thread(self.store.close)
+        os.close(self._lock)
+        _log.info("agent.stopped")
+
+    async def reload(self, config: Config) -> list[str]:
+        """Take a new configuration over: only what changed is stopped and started. Return what was done, in words.
+
+        Raises StoreError when the data folder would change, which needs a restart.
+        """
+        if config.gateway.data_dir != self.config.gateway.data_dir:
+            raise StoreError("data_dir cannot change while the gateway runs: restart it")
+        old, self.config = self.config, config
+        everything = (config.gateway.name, config.gateway.facility) != (old.gateway.name, old.gateway.facility)
+        gone_sources = _changed(old.sources, config.sources, everything=False)
+        gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
+        done = [f"stopped source {name}" for name in gone_sources]
+        done += [f"stopped destination {name}" for name in gone_destinations]
+        await self._stop_tasks(f"source:{name}" for name in gone_sources)
+        await self._stop_tasks(f"destination:{name}" for name in gone_destinations)
+        for name in gone_sources:
+            del self.sources[name]
+        for name in gone_destinations:
+            del self.destinations[name], self._lanes[name]
+        self.intake.router = self._router()
+        for destination in config.destinations:
+            if destination.name not in self.destinations:
+                self._start_destination(destination)
+                done.append(f"started destination {destination.name}")
+        for source in config.sources:
+            if source.name not in self.sources:
+                self._start_source(source)
+                done.append(f"started source {source.name}")
+        _log.info("configuration.reloaded changes=%d", len(done))
+        return done
+
+    async def prove_commit(self) -> None:
+        """Write one row and wait until it is on the disk: what the watchdog is fed by. Raises StoreError."""
+        at = self.clock.now().isoformat()
+        await asyncio.wrap_future(
+            self.store.call(
+                lambda connection: connection.execute("INSERT OR REPLACE INTO about VALUES ('heartbeat', ?)", (at,))
+            )
+        )
+
+    def rewind(self, destination: str | None = None) -> None:
+        """Let lanes look at the whole Outbox again, after a person's act."""
+        for name, lanes in self._lanes.items():
+            if destination in (None, name):
+                for lane in lanes.values():
+                    lane.rewind()
+
+    def _router(self) -> Router:
+        return Router(effective_routes(self.config), self.config.sources, self.config.destinations)
+
+    def _gate(self) -> str | None:
+        if self._store_failed:
+            return "the store has failed"
+        return "too little room on the disk" if self.space.low else None
+
+    def _fail(self) -> None:
+        self._store_failed = True
+        self.alarms.put("store-failed", "the store has failed; the gateway stops")
+        self.failed.set()
+
+    def _wake(self, destinations: Iterable[str]) -> None:
+        for name in destinations:
+            for lane in self._lanes.get(name, {}).values():
+                lane.wake()
+
+    def _start_source(self, source: Source) -> None:
+        status = SourceStatus(name=source.name, type=source.type, started_at=self.clock.now())
+        self.sources[source.name] = status
+
+        def failed(reason: str) -> None:
+            status.state = LinkState.DOWN
+            status.saw_error(reason, self.clock.now())
+            self.alarms.put(f"source-down:{source.name}", f"source {source.name} is down: {reason}")
+
+        async def run() -> None:
+            await make_source(source, self.intake, self.spool, self.clock, status).run()
+
+        self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))
+
+    def _start_destination(self, destination: Destination) -> None:
+        status = DestinationStatus(name=destination.name, type=destination.type)
+        self.destinations[destination.name] = status
+        self._lanes[destination.name] = {}
+        if not destination.enabled:
+            status.state = LinkState.DISABLED
+            return
+        for number in range(destination.lanes):
+            self._start_lane(destination, status, number)
+
+    def _start_lane(self, destination: Destination, status: DestinationStatus, number: int) -> None:
+        origins = Origins(self.config)
+
+        def failed(reason: str) -> None:
+            status.state = LinkState.DOWN
+            status.last_error, status.last_error_at = reason, self.clock.now()
+
+        async def run() -> None:
+            lane = Lane(
+                make_sender(destination, origins, self.spool, self.clock),
+                self.store,
+                self.clock,
+                status,
+                self.alarms,
+                self._executor,
+                lane=number,
+                lanes=destination.lanes,
+                on_error=destination.on_error,
+                content_attempts_max=destination.content_attempts_max,
+            )
+            self._lanes[destination.name][number] = lane
+            await lane.run()
+
+        name = f"{destination.name}/{number}"
+        self._spawn(f"destination:{destination.name}", supervise(name, run, failed, self.clock))
+
+    def _watch(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
+        self._spawn(name, supervise(name, run, lambda reason: None, self.clock))
+
+    def _spawn(self, key: str, work: Awaitable[None]) -> None:
+        self._tasks.setdefault(key, []).append(asyncio.ensure_future(work))
+
+    async def _finish_tasks(self, keys: Iterable[str]) -> None:
+        tasks = [task for key in keys for task in self._tasks.get(key, [])]
+        if tasks:
+            await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
+
+    async def _stop_tasks(self, keys: Iterable[str]) -> None:
+        tasks = [task for key in keys for task in self._tasks.pop(key, [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _changed(
+    old: tuple[Source, ...] | tuple[Destination, ...],
+    new: tuple[Source, ...] | tuple[Destination, ...],
+    *,
+    everything: bool,
+) -> list[str]:
+    standing = {endpoint.name: endpoint for endpoint in new}
+    return [endpoint.name for endpoint in old if everything or standing.get(endpoint.name) != endpoint]
+
+
+def _lock(folder: Path) -> int:
+    """Hold the data folder for this process. Raises StoreError when another agent has it or it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        raise StoreError(f"{folder} is in use by another gateway") from error
+    return handle

@@ -1,0 +1,103 @@
+"""`gateway run`: the agent in the foreground, until SIGTERM; SIGHUP reloads."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import uvloop
+
+from gateway.app import App
+from gateway.clock import SystemClock
+from gateway.config import Config
+from gateway.configfile import load
+from gateway.console.server import ConsoleServer
+from gateway.errors import GatewayError
+from gateway.notify import notify, watchdog_interval_s
+
+STOP_TIMEOUT_S = 10.0
+COMMIT_TIMEOUT_S = 10.0
+SWITCH_INTERVAL_S = 0.001  # loop and writer thread hand the interpreter over more often: shorter commits under load
+
+_log = logging.getLogger("gateway.run")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run until told to stop; 0 after an orderly stop, 1 when the store failed."""
+    config = load(arguments.config).config
+    _set_up_logging(config)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    return uvloop.run(_run(arguments.config, config))
+
+
+async def _run(path: Path, config: Config) -> int:
+    app = App(config, SystemClock())
+    stopping = asyncio.Event()
+    reloading = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stopping.set)
+    loop.add_signal_handler(signal.SIGINT, stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, reloading.set)
+    await app.start()
+    console = ConsoleServer(app)
+    await console.start()
+    notify("READY=1", f"STATUS={len(config.sources)} sources, {len(config.destinations)} destinations")
+    helpers = [asyncio.create_task(_feed_watchdog(app)), asyncio.create_task(_reload_on(reloading, app, path))]
+    await _first(stopping, app.failed)
+    notify("STOPPING=1")
+    for helper in helpers:
+        helper.cancel()
+    async with asyncio.timeout(STOP_TIMEOUT_S):
+        await console.stop()
+        await app.stop()
+    return 1 if app.failed.is_set() else 0
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waits = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    for wait in waits:
+        wait.cancel()
+
+
+async def _feed_watchdog(app: App) -> None:
+    """Feed systemd's watchdog only while this loop turns and a commit reaches the disk."""
+    interval_s = watchdog_interval_s()
+    if interval_s is None:
+        return
+    while True:
+        try:
+            async with asyncio.timeout(COMMIT_TIMEOUT_S):
+                await app.prove_commit()
+            notify("WATCHDOG=1")
+        except (TimeoutError, GatewayError) as error:
+            _log.error("watchdog.not_fed error=%s", type(error).__name__)
+        await asyncio.sleep(interval_s)
+
+
+async def _reload_on(wanted: asyncio.Event, app: App, path: Path) -> None:
+    while True:
+        await wanted.wait()
+        wanted.clear()
+        notify("RELOADING=1")
+        try:
+            loaded = await asyncio.to_thread(load, path)
+            for line in await app.reload(loaded.config):
+                _log.info("configuration.applied change=%r", line)
+            app.alarms.clear("configuration-refused")
+        except GatewayError as error:
+            _log.error("configuration.refused reason=%r", str(error))
+            app.alarms.put("configuration-refused", f"the new configuration was refused, the old one stands: {error}")
+        notify("READY=1")
+
+
+def _set_up_logging(config: Config) -> None:
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=config.gateway.log_level.upper(),
+        format="%(asctime)s %(levelname)s %(name)s %(message)s",
+    )
+    for noisy in ("uvicorn", "pynetdicom", "pydicom", "paho"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -1,0 +1,145 @@
+"""What is looked after while the agent runs: room on the disk, retention, alarms of age and silence, the clock.
+
+Each round is short; what reads or removes files runs in a worker thread.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+from gateway.alarms import Alarms
+from gateway.clock import Clock, to_micros
+from gateway.config import Config
+from gateway.spool import Spool
+from gateway.status import DestinationStatus, SourceStatus
+from gateway.store.reading import oldest_pending
+from gateway.store.recovery import stores_set_aside
+from gateway.store.retention import Piece, remove_piece
+from gateway.store.space import Space
+from gateway.store.store import Store
+
+ROUND_S = 1.0
+AGE_ROUND_S = 5.0
+RETENTION_ROUND_S = 60.0
+RETENTION_PIECES_MAX = 500
+
+_log = logging.getLogger("gateway.upkeep")
+
+
+class Upkeep:
+    """Owns the rounds; `config` is asked for anew each time, because it may be reloaded."""
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        space: Space,
+        alarms: Alarms,
+        clock: Clock,
+        config: Callable[[], Config],
+        sources: Callable[[], Iterable[SourceStatus]],
+        destinations: Callable[[], Iterable[DestinationStatus]],
+    ) -> None:
+        self._store = store
+        self._spool = spool
+        self._space = space
+        self._alarms = alarms
+        self._clock = clock
+        self._config = config
+        self._sources = sources
+        self._destinations = destinations
+        self._offset_s = self._clock_offset_s()
+        self.oldest_pending_s: dict[str, float] = {}
+
+    async def watch(self) -> None:
+        """Look at disk, clock, ages and silence until cancelled."""
+        elapsed_s = AGE_ROUND_S
+        while True:
+            self._look_at_disk()
+            self._look_at_clock()
+            if elapsed_s >= AGE_ROUND_S:
+                elapsed_s = 0.0
+                await self._look_at_ages()
+                self._look_at_silence()
+            await asyncio.sleep(ROUND_S)
+            elapsed_s += ROUND_S
+
+    async def retain(self) -> None:
+        """Let go of what is settled and old, or too large, until cancelled."""
+        while True:
+            await asyncio.to_thread(self.retain_once)
+            await asyncio.sleep(RETENTION_ROUND_S)
+
+    def retain_once(self) -> int:
+        """Run one sweep by age, then by size; return how many Messages went. Blocks; for a worker thread."""
+        retention = self._config().retention
+        cutoff = self._clock.now() - timedelta(days=retention.days)
+        removed = self._sweep(to_micros(cutoff), quarantined=True)
+        if self._data_bytes() > retention.max_size:
+            removed += self._sweep(to_micros(self._clock.now()), quarantined=False, until_below=retention.max_size)
+        if removed:
+            _log.info("retention.removed messages=%d", removed)
+        return removed
+
+    def _sweep(self, before: int, *, quarantined: bool, until_below: int | None = None) -> int:
+        removed, after = 0, 0
+        for _ in range(RETENTION_PIECES_MAX):
+            piece = self._remove(after, before, quarantined)
+            removed += piece.removed
+            self._spool.remove(piece.objects)
+            if piece.next_after is None or (until_below is not None and self._data_bytes() <= until_below):
+                break
+            after = piece.next_after
+        return removed
+
+    def _remove(self, after: int, before: int, quarantined: bool) -> Piece:
+        return self._store.call(
+            lambda connection: remove_piece(connection, after=after, before_micros=before, quarantined=quarantined)
+        ).result()
+
+    def _data_bytes(self) -> int:
+        size = self._store.size()
+        return size.database + size.log + self._spool.size_bytes()
+
+    def _look_at_disk(self) -> None:
+        low = self._space.look()
+        self._alarms.hold("disk-low", low, "too little room on the disk: new input is refused")
+        waiting = stores_set_aside(self._store.path.parent)
+        self._alarms.hold("store-set-aside", bool(waiting), f"a corrupt store was set aside: {', '.join(waiting)}")
+
+    def _look_at_clock(self) -> None:
+        offset_s = self._clock_offset_s()
+        step_s = offset_s - self._offset_s
+        if abs(step_s) > self._config().alarms.clock_step_s:
+            self._alarms.put("clock-stepped", f"the clock was set by {step_s:+.1f} s while running")
+            self._offset_s = offset_s
+
+    def _clock_offset_s(self) -> float:
+        return self._clock.now().timestamp() - self._clock.monotonic()
+
+    async def _look_at_ages(self) -> None:
+        names = [status.name for status in self._destinations()]
+        ages = await asyncio.to_thread(self._read_ages, names)
+        limit_s = self._config().alarms.oldest_pending_s
+        for name, age_s in ages.items():
+            self._alarms.hold(
+                f"pending-old:{name}", age_s > limit_s, f"the oldest message for {name} waits longer than {limit_s:g} s"
+            )
+        self.oldest_pending_s = {name: age_s for name, age_s in ages.items() if age_s > 0}
+
+    def _read_ages(self, names: list[str]) -> dict[str, float]:
+        connection = self._store.readers.connection
+        now = self._clock.now()
+        found = {name: oldest_pending(connection, name) for name in names}
+        return {name: 0.0 if at is None else (now - at).total_seconds() for name, at in found.items()}
+
+    def _look_at_silence(self) -> None:
+        config = self._config()
+        limits = {source.name: source.quiet_s or config.alarms.quiet_s for source in config.sources}
+        now = self._clock.now()
+        for status in self._sources():
+            limit_s = limits.get(status.name)
+            since = status.last_received_at or status.started_at
+            quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
+            self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
