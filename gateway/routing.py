@@ -1,0 +1,178 @@
+"""Which Destinations is a Message owed to?
+
+The answer is worked out when the Router is made, per Source and kind, and looked up for each Message. Only where a
+`when` could change the answer is anything asked of the Message. A Destination is owed what its type can carry,
+whether it is enabled or not: the data waits.
+
+A rule that fails while it is evaluated is taken as true: too much is delivered rather than too little.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from fnmatch import fnmatchcase
+from functools import cached_property
+
+from gateway.config import Destination, DeviceSource, MllpSource, Route, Source, carried_by
+from gateway.expressions import Expression, Value, compile_expression, needed_keywords
+from gateway.formats.hl7 import Hl7Text
+from gateway.formats.hl7_path import Hl7Path
+from gateway.model import Incoming, Kind, Observation
+
+ENCODING = "utf-8"  # of HL7 without MSH-18, where the Source names no other
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """Names of Destinations in the order of the configuration, and the routes (counted from 0) whose `when` failed."""
+
+    destinations: tuple[str, ...] = ()
+    failed_rules: tuple[int, ...] = ()
+
+
+NOTHING = Owed()
+
+
+@dataclass(frozen=True, slots=True)
+class _Rule:
+    """A route with a `when`, as one Source and kind meet it: the Destinations that only the `when` decides."""
+
+    number: int
+    when: Expression
+    to: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What one Source's Messages of one kind are owed to: `always`, and what the rules add."""
+
+    always: Owed
+    rules: tuple[_Rule, ...] = ()
+
+
+class Router:
+    """Knows the routes; it never changes, so that threads may share it."""
+
+    def __init__(self, routes: Sequence[Route], sources: Sequence[Source], destinations: Sequence[Destination]) -> None:
+        """Compile the routes; raises ExpressionError for a `when` at fault, which the configuration's check reports."""
+        self._routes = tuple(routes)
+        self._whens = tuple(compile_expression(route.when) if route.when is not None else None for route in routes)
+        self._carried = {destination.name: carried_by(destination.type) for destination in destinations}
+        self._sources = {source.name: source for source in sources}
+        self._plans = {name: self._plans_of(name) for name in self._sources}
+
+    def owed(self, incoming: Incoming) -> Owed:
+        """Return the Destinations that this Message is owed to, without repeats; none if it is quarantined."""
+        if incoming.quarantined is not None:
+            return NOTHING
+        plans = self._plans.get(incoming.source)
+        if plans is None:  # of a Source that was configured once: its name may still match
+            plans = self._plans_of(incoming.source)
+        plan = plans.get(incoming.kind)
+        if plan is None:
+            return NOTHING
+        return self._decide(plan, incoming) if plan.rules else plan.always
+
+    def keywords(self, source: str) -> frozenset[str]:
+        """Return the DICOM keywords that the routes of a Source ask for: what intake must read into `headers`."""
+        whens = (when for route, when in zip(self._routes, self._whens, strict=True) if _covers(route, source))
+        return needed_keywords(when for when in whens if when is not None)
+
+    def _decide(self, plan: _Plan, incoming: Incoming) -> Owed:
+        subject = _Subject(incoming, self._sources.get(incoming.source))
+        names = set(plan.always.destinations)
+        failed = []
+        for rule in plan.rules:
+            if rule.to <= names:
+                continue
+            try:
+                if rule.when.matches(subject):
+                    names |= rule.to
+            except Exception:  # noqa: BLE001 - whatever breaks in reading a foreign message, the Message is not lost
+                names |= rule.to
+                failed.append(rule.number)
+        return Owed(self._in_order(names), tuple(failed))
+
+    def _plans_of(self, source: str) -> dict[Kind, _Plan]:
+        covering = [
+            (number, frozenset(route.to), when)
+            for number, (route, when) in enumerate(zip(self._routes, self._whens, strict=True))
+            if _covers(route, source)
+        ]
+        return {kind: self._plan(covering, kind) for kind in Kind if kind is not Kind.UNREADABLE}
+
+    def _plan(self, covering: list[tuple[int, frozenset[str], Expression | None]], kind: Kind) -> _Plan:
+        carrying = {name for name, carried in self._carried.items() if kind in carried}
+        always = {name for _, to, when in covering if when is None for name in to & carrying}
+        rules = (
+            _Rule(number, when, to & carrying - always) for number, to, when in covering if when is not None
+        )  # fmt: skip
+        return _Plan(Owed(self._in_order(always)), tuple(rule for rule in rules if rule.to))
+
+    def _in_order(self, names: set[str]) -> tuple[str, ...]:
+        return tuple(name for name in self._carried if name in names)
+
+
+def _covers(route: Route, source: str) -> bool:
+    return any(fnmatchcase(source, pattern) for pattern in route.sources)
+
+
+class _Subject:
+    """A Message as expressions ask it; HL7 is read on the first question and once."""
+
+    def __init__(self, incoming: Incoming, source: Source | None) -> None:
+        self._incoming = incoming
+        self._source = source
+
+    def hl7(self, path: Hl7Path) -> Sequence[str]:
+        return self._hl7.read(path) if self._hl7 is not None else ()
+
+    def header(self, keyword: str) -> str | None:
+        return self._incoming.headers.get(keyword)
+
+    def measured(self, key: str, attribute: str) -> Sequence[Value]:
+        result = self._incoming.result
+        if result is None:
+            return ()
+        return [value for seen in result.observations if seen.key == key for value in _attribute(seen, attribute)]
+
+    def fact(self, name: str) -> str | None:
+        match name:
+            case "source":
+                return self._incoming.source
+            case "kind":
+                return self._incoming.kind.value
+            case "peer":
+                return self._incoming.peer
+            case "bed":
+                return self._source.bed if isinstance(self._source, DeviceSource) else None
+        result = self._incoming.result
+        if result is None:
+            return None
+        if name == "patient_id":
+            return result.patient_id
+        value: str | None = getattr(result.device, name.removeprefix("device."))
+        return value
+
+    @cached_property
+    def _hl7(self) -> Hl7Text | None:
+        if self._incoming.kind is not Kind.HL7 or self._incoming.raw is None:
+            return None
+        encoding = self._source.encoding if isinstance(self._source, MllpSource) else ENCODING
+        return Hl7Text(self._incoming.raw, encoding)
+
+
+def _attribute(seen: Observation, attribute: str) -> Sequence[Value]:
+    """Return the values of an Observation's attribute: numbers as Decimal, the rest as text."""
+    if attribute == "flags":
+        return seen.flags
+    if attribute == "episodic":
+        return ("true" if seen.episodic else "false",)
+    if attribute == "absent":
+        return () if seen.absent is None else (seen.absent.value,)
+    if attribute == "method":
+        return (seen.method.value,)
+    value: Value | int | None = getattr(seen, attribute)
+    if value is None:
+        return ()
+    return (Decimal(value) if isinstance(value, int) else value,)
