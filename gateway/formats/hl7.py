@@ -162,20 +162,25 @@ class Hl7Text:
         """Return every value at the path, in order, unescaped; missing and empty ones are left out."""
         if self._header is None:
             return ()
-        segments = self._segments(path.segment, self._header.separator.decode("ascii"))
+        segments = self._segments(path.segment, self._header)
         if path.occurrence is not None:
             segments = segments[path.occurrence - 1 : path.occurrence]
         return tuple(text for segment in segments for text in self._values(segment, path) if text)
 
-    def _segments(self, name: str, separator: str) -> list[list[str]]:
-        found = [line.strip("\r\n") for line in self._lines if name in line[:4]]
-        return [line.split(separator) for line in found if line == name or line.startswith(name + separator)]
+    def count(self, segment: str) -> int:
+        """Return how many segments of the name there are."""
+        return len(self._segments(segment, self._header)) if self._header is not None else 0
+
+    def _segments(self, name: str, header: Header) -> list[list[str]]:
+        separator = header.separator.decode("ascii")
+        end = header.terminator.decode("ascii")
+        if name == "MSH":
+            return [self._text.partition(end)[0].split(separator)]
+        return [found.split(separator) for found in _text_scanner(end, separator, name).findall(self._text)]
 
     @cached_property
-    def _lines(self) -> list[str]:
-        assert self._header is not None
-        text = self._raw[_leading_bytes(self._raw) :].decode(self._codec, "replace")
-        return text.split("\n" if self._header.terminator == b"\n" else "\r")
+    def _text(self) -> str:
+        return self._raw[_leading_bytes(self._raw) :].decode(self._codec, "replace")
 
     def _values(self, segment: list[str], path: Hl7Path) -> Iterator[str]:
         header = self._header
@@ -261,7 +266,13 @@ def _keys(raw: bytes, header: Header, codec: str, fields: _Fields) -> Iterator[s
 def _scanner(terminator: bytes, separator: bytes, fields: _Fields) -> re.Pattern[bytes]:
     """Return what finds the segments of the fields in one pass: their name, and their fields from the first on."""
     names = b"|".join(segment.encode("ascii") for segment, _ in fields)
-    return re.compile(rb"%b(%b)%b([^%b]*)" % (terminator, names, re.escape(separator), terminator[-1:]))
+    return re.compile(rb"%b(%b)%b([^%b]*)" % (terminator, names, re.escape(separator), terminator))
+
+
+@lru_cache(maxsize=1024)
+def _text_scanner(end: str, separator: str, name: str) -> re.Pattern[str]:
+    """Return what finds every segment of the name."""
+    return re.compile(f"{end}({name}{re.escape(separator)}[^{end}]*)")
 
 
 def _first_components(segment: bytes, number: int, header: Header, codec: str) -> Iterator[str]:
