@@ -1,0 +1,98 @@
+"""What has been learned of a Device: its identity, its tree and its metrics, for the retained `birth` document.
+
+A Device shows its metrics bit by bit, so a Birth only grows: what one Result leaves out stays known, and only what
+is new or different makes a different Birth.
+"""
+
+from dataclasses import dataclass, fields, replace
+from decimal import Decimal
+from typing import Literal
+
+from gateway.formats.containment import attributes, levels, sub_order
+from gateway.formats.origin import Origin
+from gateway.model import Containment, DeviceIdentity, Method, Observation, Result
+
+METRICS_MAX = 2000  # of one Device; more is a fault of its driver and is not announced
+_SETTINGS = frozenset({Method.SETTING_AUTO, Method.SETTING_MANUAL, Method.SETTING_REMOTE})
+
+MetricKind = Literal["numeric", "enum", "setting"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """One quantity that a Device reports; limits are its alarm limits."""
+
+    key: str
+    sub: str
+    kind: MetricKind
+    code: int | None = None
+    refid: str | None = None
+    unit: str | None = None
+    low: Decimal | None = None
+    high: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Birth:
+    """All that is known of one Device, in the tree's order."""
+
+    origin: Origin
+    identity: DeviceIdentity
+    levels: tuple[Containment, ...]
+    metrics: tuple[Metric, ...]
+
+
+def learn(known: Birth | None, origin: Origin, result: Result) -> Birth:
+    """Return what is known of the Device after this Result; equal to `known` when there is nothing new.
+
+    Raises ContentError when the Result holds a containment path that is none.
+    """
+    rows = {row.sub: row for row in known.levels} if known is not None else {}
+    rows |= {row.sub: row for row in levels(result)}
+    return Birth(
+        origin=origin,
+        identity=_known_identity(known.identity if known is not None else DeviceIdentity(), result.device),
+        levels=tuple(sorted(rows.values(), key=lambda row: sub_order(row.sub))),
+        metrics=_known_metrics(known.metrics if known is not None else (), result),
+    )
+
+
+def _known_identity(known: DeviceIdentity, seen: DeviceIdentity) -> DeviceIdentity:
+    given = {name.name: value for name in fields(seen) if (value := getattr(seen, name.name)) is not None}
+    return replace(known, **given)
+
+
+def _known_metrics(known: tuple[Metric, ...], result: Result) -> tuple[Metric, ...]:
+    metrics = {(metric.sub, metric.key): metric for metric in known}
+    for metric, absent in _seen_metrics(result):
+        place = (metric.sub, metric.key)
+        if place in metrics and absent:  # a missing value tells nothing new of its quantity
+            continue
+        if place in metrics or len(metrics) < METRICS_MAX:
+            metrics[place] = metric
+    return tuple(sorted(metrics.values(), key=lambda metric: (sub_order(metric.sub), metric.key)))
+
+
+def _seen_metrics(result: Result) -> list[tuple[Metric, bool]]:
+    seen = [(_metric(item), item.absent is not None) for item in result.observations]
+    own = (Metric(key=a.key, sub=a.sub, kind="enum", code=a.code, refid=a.refid) for a in attributes(result))
+    return seen + [(metric, False) for metric in own]
+
+
+def _metric(seen: Observation) -> Metric:
+    return Metric(
+        key=seen.key,
+        sub=seen.sub,
+        kind=_kind(seen),
+        code=seen.code,
+        refid=seen.refid,
+        unit=seen.unit,
+        low=seen.low,
+        high=seen.high,
+    )
+
+
+def _kind(seen: Observation) -> MetricKind:
+    if seen.method in _SETTINGS:
+        return "setting"
+    return "numeric" if isinstance(seen.value, Decimal) or (seen.value is None and seen.unit) else "enum"

@@ -1,0 +1,20 @@
+"""Numbers as text: the digits of the Device, neither more nor fewer, and never an exponent."""
+
+from decimal import Decimal
+
+from gateway.errors import ContentError
+
+DIGITS_MAX = 40  # no measured value needs more; an exponent could otherwise demand megabytes of zeros
+
+
+def plain_digits(value: Decimal) -> str:
+    """Return a number as HL7 NM and JSON both take it: `37.0` stays `37.0`, `1E+3` becomes `1000`.
+
+    Raises ContentError for NaN, infinity, and numbers that need more than DIGITS_MAX digits.
+    """
+    if not value.is_finite():
+        raise ContentError("a value is not a finite number")
+    _sign, digits, exponent = value.as_tuple()
+    if len(digits) + abs(int(exponent)) > DIGITS_MAX:
+        raise ContentError(f"a number needs more than {DIGITS_MAX} digits")
+    return format(value, "f")

@@ -1,0 +1,60 @@
+from dataclasses import replace
+from decimal import Decimal
+
+from hypothesis import given, settings
+
+from gateway.formats.births import METRICS_MAX, learn
+from gateway.model import Absent, DeviceIdentity, Observation, Result
+from tests.gateway.formats.results_of import ORIGIN, OXIMETER, results
+
+
+def one(**seen: object) -> Result:
+    return Result(observations=(Observation(key="spo2", sub="1.0.0.7", **seen),))  # type: ignore[arg-type]
+
+
+@settings(max_examples=40)
+@given(results())
+def test_the_same_again_is_no_news(result: Result) -> None:
+    known = learn(None, ORIGIN, result)
+
+    assert learn(known, ORIGIN, result) == known
+
+
+def test_new_values_are_no_news() -> None:
+    known = learn(None, ORIGIN, one(value=Decimal(97), unit="%"))
+
+    assert learn(known, ORIGIN, one(value=Decimal(98), unit="%")) == known
+
+
+def test_a_value_that_is_missing_now_is_no_news() -> None:
+    known = learn(None, ORIGIN, one(value=Decimal(97), unit="%"))
+
+    assert learn(known, ORIGIN, one(absent=Absent.OFF)) == known
+
+
+def test_a_metric_that_is_left_out_stays_known() -> None:
+    known = learn(None, ORIGIN, OXIMETER)
+
+    assert learn(known, ORIGIN, replace(OXIMETER, observations=OXIMETER.observations[:1])) == known
+
+
+def test_a_new_metric_another_limit_and_another_serial_are_news() -> None:
+    known = learn(None, ORIGIN, one(value=Decimal(97)))
+    new = Observation(key="pulse_rate", sub="1.0.0.8", value=Decimal(60))
+
+    assert len(learn(known, ORIGIN, Result(observations=(new,))).metrics) == 2
+    assert learn(known, ORIGIN, one(value=Decimal(97), low=Decimal(90))).metrics[0].low == 90
+    assert learn(known, ORIGIN, replace(one(value="x"), device=DeviceIdentity(serial="2"))).identity.serial == "2"
+
+
+def test_an_identity_grows() -> None:
+    known = learn(None, ORIGIN, replace(one(value="x"), device=DeviceIdentity(serial="2")))
+    grown = learn(known, ORIGIN, replace(one(value="x"), device=DeviceIdentity(model="M")))
+
+    assert grown.identity == DeviceIdentity(serial="2", model="M")
+
+
+def test_what_is_announced_is_bounded() -> None:
+    seen = tuple(Observation(key="spo2", sub=f"1.0.0.{n}", value="x") for n in range(METRICS_MAX + 5))
+
+    assert len(learn(None, ORIGIN, Result(observations=seen)).metrics) == METRICS_MAX
