@@ -1,0 +1,62 @@
+# setup, demo, test, bench, crash: see the README.
+# A Python 3.11 or later is all that must be there; `test`, `bench` and `crash` add their peers from the distribution.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+ONLY ?=
+KILLS ?= 100
+
+ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+
+PEER_COMMANDS := storescu Orthanc mosquitto mosquitto_sub strace socat
+PEER_PACKAGES := dcmtk orthanc mosquitto mosquitto-clients strace socat
+CRASH_PACKAGES := fuse3 libfuse2
+
+.PHONY: setup demo test bench crash peers crash-peers clean
+
+setup: $(VENV)/.setup-demo
+
+demo: setup
+	$(BIN)/gateway demo
+
+test: $(VENV)/.setup-test peers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q
+
+bench: $(VENV)/.setup-test peers
+	mkdir -p build
+	$(BIN)/python tests/bench/run.py --only "$(ONLY)" --out build/bench.json
+
+crash: $(VENV)/.setup-crash peers crash-peers
+	mkdir -p build
+	$(BIN)/python tests/crash/campaigns.py --only "$(ONLY)" --kills $(KILLS) --out build/crash.json
+
+# One environment, growing by extras: demo, test, crash.
+$(VENV)/.setup-%: pyproject.toml | $(BIN)/python
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,$*]'
+	touch $@
+
+$(VENV)/.setup-crash: $(VENV)/.setup-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,test,crash]'
+	touch $@
+
+# Debian keeps venv in a package of its own.
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or later is needed"; exit 1; }
+	$(PYTHON) -m venv $(VENV) || { $(ROOT) apt-get update && $(ROOT) apt-get install -y python3-venv && $(PYTHON) -m venv --clear $(VENV); }
+
+peers:
+	@for command in $(PEER_COMMANDS); do command -v $$command >/dev/null || missing=1; done; \
+	if [ -n "$$missing" ]; then \
+		$(ROOT) apt-get update && DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y --no-install-recommends $(PEER_PACKAGES); \
+	fi
+
+crash-peers:
+	@command -v fusermount3 >/dev/null || DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y --no-install-recommends $(CRASH_PACKAGES)
+
+clean:
+	rm -rf $(VENV) build
