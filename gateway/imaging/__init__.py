@@ -1,0 +1,1 @@
+"""DIMSE services, as functions of request and parts."""

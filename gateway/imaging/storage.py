@@ -1,0 +1,144 @@
+"""Storage service: what a C-STORE means (PS3.4, B), as a function of what came and of the parts that keep it.
+
+An Instance is kept first and judged later: the Modality deletes its copy on Success, so a data set that we cannot
+read, or whose UIDs are not the command's, is kept as it came and answered with a warning. Only the disk refuses, with
+0xA700, which senders repeat. The order is fixed: file, link, folder, row, answer.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Protocol
+
+from gateway.clock import Clock
+from gateway.errors import ContentError, StoreError
+from gateway.formats.dicom import Header, is_uid, read_header
+from gateway.model import Accepted, Incoming, Kind, StoredFile
+from gateway.spool import Spool
+
+SUCCESS = 0x0000
+OUT_OF_RESOURCES = 0xA700
+MISMATCH_WARNING = 0xB007  # data set does not match SOP Class
+CANNOT_UNDERSTAND = 0xC000
+COMMENT_MAX = 64  # (0000,0902) is LO
+
+_log = logging.getLogger("gateway.imaging")
+
+
+class Intake(Protocol):
+    """The door in, as a worker thread sees it."""
+
+    @property
+    def refusing(self) -> str | None:
+        """Return why new input is refused, None when it is not."""
+        ...
+
+    def accept_blocking(self, incoming: Incoming) -> Accepted:
+        """Keep one input durably. Raises StoreError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One Instance that came whole: its Part 10 file in `incoming/`, and what the C-STORE command said of it.
+
+    UIDs are cleaned of padding but may be anything else. `peer` is the calling AE title and host.
+    """
+
+    file: Path
+    dataset_offset: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
+    peer: str
+    received_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """The answer: a status of PS3.4 table B.2-1 and its Error Comment, which holds no patient data."""
+
+    code: int
+    comment: str = ""
+    accepted: Accepted | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """The parts that keep Instances of one Source; `keywords` are those that its Routes ask for."""
+
+    source: str
+    spool: Spool
+    intake: Intake
+    clock: Clock
+    keywords: Iterable[str] = ()
+
+
+def store(arrival: Arrival, keeper: Keeper) -> Status:
+    """Keep an Instance and say how it went; never raises for content, disk or store."""
+    header, fault = _read(arrival, keeper.keywords)
+    try:
+        stored = keeper.spool.keep(arrival.file, arrival.sop_instance_uid, arrival.dataset_offset)
+        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, stored, header, fault))
+    except StoreError as error:
+        _log.error("instance.refused source=%s status=A700 reason=%s", keeper.source, error)
+        return refusal(str(error))
+    doubt = fault or _mismatch(arrival, header)
+    if doubt:
+        _log.warning("instance.doubted source=%s message=%d reason=%s", keeper.source, accepted.message_id, doubt)
+        return Status(code=MISMATCH_WARNING, comment=f"kept; {doubt}"[:COMMENT_MAX], accepted=accepted)
+    return Status(code=SUCCESS, accepted=accepted)
+
+
+def refusal(reason: str) -> Status:
+    """Return the answer that makes a sender keep its copy and try again."""
+    return Status(code=OUT_OF_RESOURCES, comment=f"not kept: {reason}"[:COMMENT_MAX])
+
+
+def _read(arrival: Arrival, keywords: Iterable[str]) -> tuple[dict[str, str], str | None]:
+    try:
+        header: Header = read_header(arrival.file, keywords)
+    except ContentError as error:
+        return {}, f"data set unreadable: {error}"
+    except OSError as error:  # the disk's fault, not the content's: keeping will say so, or it is worth a look
+        return {}, f"data set not read: {error.strerror}"
+    if not header.values.get("SOPInstanceUID") and not header.values.get("SOPClassUID"):
+        return header.values, "data set has neither SOP Class nor SOP Instance UID"
+    return header.values, None
+
+
+def _incoming(arrival: Arrival, source: str, stored: StoredFile, header: dict[str, str], fault: str | None) -> Incoming:
+    study = header.get("StudyInstanceUID", "")
+    identifier = header.get("SOPInstanceUID") or arrival.sop_instance_uid
+    terms = (header.get("PatientID"), header.get("AccessionNumber"), study, arrival.sop_instance_uid)
+    return Incoming(
+        source=source,
+        kind=Kind.DICOM,
+        received_at=arrival.received_at,
+        size=stored.size,
+        digest=stored.digest,
+        peer=arrival.peer,
+        identifier=identifier,
+        object_name=stored.name,
+        headers=_headers(arrival, header),
+        terms=tuple(dict.fromkeys(term for term in terms if term and term != identifier)),
+        lane_key=study or identifier,
+        quarantined=fault,
+    )
+
+
+def _headers(arrival: Arrival, header: dict[str, str]) -> dict[str, str]:
+    told = {"SOPClassUID": arrival.sop_class_uid, "SOPInstanceUID": arrival.sop_instance_uid}
+    return {**told, **header, "TransferSyntaxUID": arrival.transfer_syntax}
+
+
+def _mismatch(arrival: Arrival, header: dict[str, str]) -> str | None:
+    if header.get("SOPInstanceUID") != arrival.sop_instance_uid:
+        return "SOP Instance UID of command and data set differ"
+    if header.get("SOPClassUID") != arrival.sop_class_uid:
+        return "SOP Class UID of command and data set differ"
+    if not is_uid(arrival.sop_instance_uid):
+        return "SOP Instance UID is not a valid UID"
+    return None

@@ -1,0 +1,247 @@
+"""Bulk bytes: the folder where Instances lie, one Part 10 file each.
+
+    incoming/ --hash, fsync file, link--> objects/<name> --fsync folder--> safe
+
+Both folders lie on one file system. A name is 64 hex digits made from SOP Instance UID and content, so no text of a
+peer ever becomes a path, and the same content kept twice is one file. Nothing in `incoming/` was ever acknowledged: it
+is emptied at start. Which objects are still needed is the store's to know; files that no row refers to (a crash
+between link and commit, an input that the store refused) are found by `names()`.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import stat
+import tempfile
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import BinaryIO
+
+from gateway.clock import Clock, SystemClock
+from gateway.errors import ContentError, StoreError
+from gateway.formats.dicom import read_meta
+from gateway.model import StoredFile
+
+SYNC_TIMEOUT_S = 60.0
+KEPT_AGAIN_S = 600.0  # longer than any commit may take
+KEPT_AGAIN_MAX = 10_000
+HASH_BYTES = 1 << 20
+
+_NAME = re.compile(r"[0-9a-f]{64}")
+
+_log = logging.getLogger("gateway.spool")
+
+
+class Spool:
+    """One folder of objects. All methods block and may be called from any thread."""
+
+    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+        self.folder = folder
+        self.incoming = folder / "incoming"
+        self.objects = folder / "objects"
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._kept_again: dict[str, float] = {}
+        self._sync = FolderSync(self.objects)
+
+    def open(self) -> None:
+        """Make the folders durable and empty `incoming/`. Raises StoreError."""
+        try:
+            for folder in (self.folder, self.incoming, self.objects):
+                folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+                _fsync_folder(folder.parent)
+            for leftover in self.incoming.iterdir():
+                leftover.unlink()
+        except OSError as error:
+            raise _store_error("opening the spool", error) from error
+
+    def new_incoming(self) -> BinaryIO:
+        """Open a new, empty file for an object that is being received; its `name` is its path. Raises StoreError."""
+        try:
+            number, path = tempfile.mkstemp(dir=self.incoming, suffix=".dcm")
+        except OSError as error:
+            raise _store_error("opening a file in incoming", error) from error
+        os.close(number)
+        return Path(path).open("wb")
+
+    def keep(self, incoming_file: Path, sop_instance_uid: str, dataset_offset: int) -> StoredFile:
+        """Make a received file durable under its name.
+
+        The digest is the SHA-256 of the data set alone, from `dataset_offset` on, so that a repeat whose file meta
+        differs is the same content. On return file and folder have been fsynced and the incoming name is gone. Raises
+        StoreError, after which the incoming file may or may not be there.
+        """
+        try:
+            digest, size = _sync_and_hash(incoming_file, dataset_offset)
+            name = name_of(sop_instance_uid, digest)
+            self._link(incoming_file, name, digest)
+            incoming_file.unlink()
+            self._sync.wait()
+        except OSError as error:
+            raise _store_error("keeping an object", error) from error
+        return StoredFile(name=name, size=size, digest=digest)
+
+    def path_of(self, name: str) -> Path:
+        """Return where an object lies. Raises StoreError for anything but 64 hex digits."""
+        if _NAME.fullmatch(name) is None:
+            raise StoreError("not the name of an object: 64 hex digits expected")
+        return self.objects / name
+
+    def remove(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Remove objects that no row refers to any more; return those left because they were just kept again.
+
+        A repeat that arrives between the store's last look and this call finds the file already there and counts on
+        it; such names stay for ten minutes. A name without a file is nothing to complain of. Raises StoreError.
+        """
+        left = []
+        try:
+            for name in names:
+                path = self.path_of(name)
+                with self._lock:
+                    if self._was_kept_again(name):
+                        left.append(name)
+                    else:
+                        path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _store_error("removing objects", error) from error
+        return tuple(left)
+
+    def names(self) -> Iterator[str]:
+        """Yield the names of all objects, in no order. Raises StoreError."""
+        try:
+            with os.scandir(self.objects) as entries:
+                for entry in entries:
+                    if _NAME.fullmatch(entry.name):
+                        yield entry.name
+        except OSError as error:
+            raise _store_error("listing objects", error) from error
+
+    def verify(self, name: str) -> str | None:
+        """Hash an object again; return what is wrong with it, None when it is whole."""
+        path = self.path_of(name)
+        try:
+            meta = read_meta(path)
+            digest, _ = _hash(path, meta.dataset_offset)
+        except FileNotFoundError:
+            return "missing"
+        except OSError as error:
+            return f"unreadable: {error.strerror}"
+        except ContentError as error:
+            return f"file meta: {error}"
+        return None if name_of(meta.sop_instance_uid, digest) == name else "content changed"
+
+    def free_bytes(self) -> int:
+        """Return what may still be written to the file system. Raises StoreError."""
+        try:
+            room = os.statvfs(self.folder)
+        except OSError as error:
+            raise _store_error("measuring the spool", error) from error
+        return room.f_bavail * room.f_frsize
+
+    def _link(self, incoming_file: Path, name: str, digest: bytes) -> None:
+        path = self.objects / name
+        with self._lock:
+            try:
+                os.link(incoming_file, path)
+                return
+            except FileExistsError:
+                self._note_kept_again(name)
+        if not _holds(path, digest):
+            _log.error("object.replaced name=%s reason=content-changed", name)
+            replacement = incoming_file.with_suffix(".again")
+            os.link(incoming_file, replacement)
+            replacement.replace(path)
+
+    def _note_kept_again(self, name: str) -> None:
+        now = self._clock.monotonic()
+        self._kept_again.pop(name, None)
+        self._kept_again[name] = now
+        while len(self._kept_again) > KEPT_AGAIN_MAX:
+            del self._kept_again[next(iter(self._kept_again))]
+
+    def _was_kept_again(self, name: str) -> bool:
+        at = self._kept_again.get(name)
+        return at is not None and self._clock.monotonic() - at < KEPT_AGAIN_S
+
+
+class FolderSync:
+    """Shares the fsyncs of one folder: callers wait for one that began after their call."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._running = threading.Lock()
+        self._next: Future[None] | None = None
+
+    def wait(self) -> None:
+        """Return when all that was in the folder before the call is durable. Raises OSError."""
+        with self._lock:
+            leads = self._next is None
+            round_ = self._next = self._next or Future()
+        if leads:
+            self._lead(round_)
+        try:
+            round_.result(SYNC_TIMEOUT_S)
+        except TimeoutError as error:
+            raise OSError(f"folder not synced within {SYNC_TIMEOUT_S} s") from error
+
+    def _lead(self, round_: Future[None]) -> None:
+        with self._running:  # while the last fsync runs, others join this round
+            with self._lock:
+                self._next = None
+            try:
+                _fsync_folder(self._folder)
+            except OSError as error:
+                round_.set_exception(error)
+            else:
+                round_.set_result(None)
+
+
+def name_of(sop_instance_uid: str, digest: bytes) -> str:
+    """Return the name of an object: SHA-256 over UID, NUL and the digest of its data set, in 64 hex digits."""
+    uid = sop_instance_uid.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(uid + b"\0" + digest).hexdigest()
+
+
+def _sync_and_hash(path: Path, offset: int) -> tuple[bytes, int]:
+    with path.open("rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError("not a regular file")
+        digest, size = _hash_open(file, offset)
+        os.fsync(file.fileno())
+    return digest, size
+
+
+def _hash(path: Path, offset: int) -> tuple[bytes, int]:
+    with path.open("rb") as file:
+        return _hash_open(file, offset)
+
+
+def _hash_open(file: BinaryIO, offset: int) -> tuple[bytes, int]:
+    hasher = hashlib.sha256()
+    file.seek(offset)
+    while chunk := file.read(HASH_BYTES):
+        hasher.update(chunk)
+    return hasher.digest(), os.fstat(file.fileno()).st_size
+
+
+def _holds(path: Path, digest: bytes) -> bool:
+    try:
+        return _hash(path, read_meta(path).dataset_offset)[0] == digest
+    except (ContentError, FileNotFoundError):
+        return False
+
+
+def _fsync_folder(folder: Path) -> None:
+    number = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _store_error(doing: str, error: OSError) -> StoreError:
+    return StoreError(f"{doing}: {error.strerror or error}")
