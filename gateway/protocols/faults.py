@@ -36,10 +36,16 @@ class FaultBin:
             self._reason = reason
             self._due = max(now + self._delay_s, self._not_before)
         self._count += 1
-        self.extend(raw)
+        self._extend(raw)
 
-    def extend(self, raw: bytes) -> None:
-        """Take more bytes of the last fault."""
+    def add_run(self, reason: str, raw: bytes, now: float) -> None:
+        """Take noise: however it was cut, all that is gathered counts as one fault."""
+        if self._due is None:
+            self.add(reason, raw, now)
+        else:
+            self._extend(raw)
+
+    def _extend(self, raw: bytes) -> None:
         room = max(0, self._raw_bytes_max - len(self._raw))
         self._raw += raw[:room]
         self._dropped += max(0, len(raw) - room)
