@@ -43,12 +43,15 @@ def end_to_end() -> Figure:
     tell("end to end")
 
     def once() -> float:
-        with folder() as place, simulator("mllp_receiver", "--stop-after", str(END_TO_END)) as (sink, told):
-            with _gateway(place, sink=int(told["port"])) as (_, port):
-                started = time.perf_counter()
-                _send(port, 8, END_TO_END)
-                finish(sink)
-                return END_TO_END / (time.perf_counter() - started)
+        with (
+            folder() as place,
+            simulator("mllp_receiver", "--stop-after", str(END_TO_END)) as (sink, told),
+            _gateway(place, sink=int(told["port"])) as (_, port),
+        ):
+            started = time.perf_counter()
+            _send(port, 8, END_TO_END)
+            finish(sink)
+            return END_TO_END / (time.perf_counter() - started)
 
     (ours,) = in_turn(RUNS, once)
     return figure("mllp-end-to-end", "msg/s", ours, note="8 connections in, 1 lane out, 4.6 KB")
@@ -131,11 +134,13 @@ def _paused_intake(place: Path) -> float:
 
 def _drain(place: Path, count: int) -> tuple[float, float]:
     """Deliver so many of what waits; return the rate, and by how many MB the agent grew over its start."""
-    with simulator("mllp_receiver", "--stop-after", str(count)) as (sink, told):
-        with _gateway(place, sink=int(told["port"])) as (child, _):
-            idle = rss_mb(child.pid)
-            summary = finish(sink)
-            return count / float(summary["seconds"]), rss_mb(child.pid) - idle
+    with (
+        simulator("mllp_receiver", "--stop-after", str(count)) as (sink, told),
+        _gateway(place, sink=int(told["port"])) as (child, _),
+    ):
+        idle = rss_mb(child.pid)
+        summary = finish(sink)
+        return count / float(summary["seconds"]), rss_mb(child.pid) - idle
 
 
 def _send(port: int, connections: int, frames: int) -> float:
