@@ -66,6 +66,8 @@ class Receiver:
             bytes=len(message.payload),
         )
         self._journal.flush()
+        if self._options.echo:
+            print(json.dumps({"topic": message.topic, "payload": content}), flush=True)
         if message.qos:
             client.ack(message.mid, message.qos)
         if self._options.stop_after is not None and self.received >= self._options.stop_after:
@@ -134,6 +136,7 @@ def main() -> None:
     parser.add_argument("--password")
     parser.add_argument("--ca", metavar="FILE", help="speak TLS and trust this authority")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end after N messages")
+    parser.add_argument("--echo", action="store_true", help="print topic and JSON payload of every message")
     add_journal(parser)
     if not run(parser.parse_args()):
         raise SystemExit(1)

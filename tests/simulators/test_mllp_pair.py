@@ -76,6 +76,19 @@ def test_a_refused_message_is_sent_again_where_that_is_asked(start, tmp_path):
     assert len({entry["id"] for entry in read_journal(tmp_path / "r")}) == 2
 
 
+def test_a_receiver_that_was_away_gets_what_it_missed(start, tmp_path):
+    first = start("mllp_receiver", "--journal", tmp_path / "r")
+    to = ("--to", f"127.0.0.1:{first.port}", "--journal", tmp_path / "s", "--count", 2000, "--window", 4)
+    emr = start("emr", *to)
+    first.process.kill()
+    first.process.wait(timeout=10)
+    start("mllp_receiver", "--listen", f"127.0.0.1:{first.port}", "--journal", tmp_path / "r")
+    result = emr.result()
+
+    assert (result["acknowledged"], result["unanswered"]) == (2000, 0)
+    assert _pairs(tmp_path / "s") == _pairs(tmp_path / "r")
+
+
 def test_sixteen_megabytes_pass(start, tmp_path):
     receiver = start("mllp_receiver", "--journal", tmp_path / "r", "--stop-after", 1)
     result = _run_emr(start, receiver, tmp_path / "s", "--count", 1, "--kind", "oru", "--size", "16MB")

@@ -1,0 +1,245 @@
+"""The house the demo shows: simulators and the agent as child processes, their ports and the agent's configuration.
+
+    oximeters (ptys), EMR (MLLP), modality (DICOM) --> agent --> MLLP receiver, MQTT broker and consumer, PACS
+
+The simulators are programs of their own: they are started, never imported. Everything listens on 127.0.0.1.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import GatewayError
+
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 12.0
+ADT_PER_S = 2.0
+IMAGES_PER_S = 1.0
+
+
+class DemoError(GatewayError):
+    """A part of the demo did not start or ended by itself."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoDevice:
+    """One simulated bedside Device."""
+
+    name: str
+    driver: str
+    bed: str
+    device_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoReceiver:
+    """One simulated hospital system that receives, by the name of the Destination that leads there."""
+
+    name: str
+    type: str
+    simulator: str
+
+
+DEVICES = tuple(
+    DemoDevice(name=f"bed-{n}-{driver}", driver=driver, bed=f"DEMO-ICU^^{n}", device_id=f"0201F3FFFE00DE{n:02d}")
+    for n, driver in enumerate(("nellcor", "masimo", "nonin"), start=1)
+)
+RECEIVERS = (
+    DemoReceiver(name="emr", type="mllp", simulator="mllp_receiver"),
+    DemoReceiver(name="broker", type="mqtt", simulator="mqtt_receiver"),
+    DemoReceiver(name="pacs", type="dicom", simulator="dicom_receiver"),
+)
+INPUTS = ("emr-simulator", "modality", *(device.name for device in DEVICES))
+
+
+class Child:
+    """One child process: its lines of output are read by a thread, its errors go to a file."""
+
+    def __init__(self, name: str, command: list[str], log: Path, on_line: Callable[[str], None] | None = None) -> None:
+        self.name, self.log = name, log
+        self._first: str | None = None
+        self._spoke = threading.Event()
+        self._on_line = on_line
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(  # noqa: S603 - our own modules, arguments of our own
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                start_new_session=True,  # Ctrl-C is for the demo, which stops its children in order
+            )
+        self._reader = threading.Thread(target=self._read, name=f"demo-{name}", daemon=True)
+        self._reader.start()
+
+    def ready(self) -> str:
+        """Return the first line; raises DemoError when none comes in time."""
+        if not self._spoke.wait(READY_TIMEOUT_S) or self._first is None:
+            raise DemoError(f"{self.name} did not start: {self.last_words()}")
+        return self._first
+
+    def last_words(self) -> str:
+        """Return the last line of its errors."""
+        lines = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"it said nothing (exit status {self.process.poll()})"
+
+    def stop(self) -> None:
+        """Ask it to end; it is waited for in `join`."""
+        if self.process.poll() is None:
+            self.process.terminate()
+
+    def join(self) -> None:
+        """Wait until it has ended; kill it when it does not."""
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(STOP_TIMEOUT_S)
+        self._reader.join(STOP_TIMEOUT_S)
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if self._first is None:
+                self._first = line
+                self._spoke.set()
+            elif self._on_line is not None:
+                self._on_line(line)
+        self._spoke.set()
+
+
+class House:
+    """All children of one demo, in a folder of their own."""
+
+    def __init__(self, folder: Path, on_feed: Callable[[str], None]) -> None:
+        """Start nothing yet; `on_feed` gets every line the MQTT consumer prints, on a thread of its own."""
+        self.folder, self.config, self.data_dir = folder, folder / "gateway.toml", folder / "data"
+        self._on_feed = on_feed
+        self._children: dict[str, Child] = {}
+        for part in ("journals", "logs", "ports", "data"):
+            (folder / part).mkdir()
+
+    def journal(self, name: str) -> Path:
+        """Return where a simulator writes what it sent or received."""
+        return self.folder / "journals" / f"{name}.jsonl"
+
+    def open(self) -> None:
+        """Start the receivers, the Devices and the agent, in this order; raises DemoError."""
+        emr = self._ready_port("emr", "mllp_receiver", "--journal", self.journal("emr"))
+        pacs = self._ready_port("pacs", "dicom_receiver", "--ae-title", "PACS", "--journal", self.journal("pacs"))
+        broker = self._ready_port("mqtt-broker", "broker")
+        consumer = ("--to", f"127.0.0.1:{broker}", "--version", "3.1.1", "--journal", self.journal("broker"), "--echo")
+        self._simulator("broker", "mqtt_receiver", *consumer, on_line=self._on_feed).ready()
+        for device in DEVICES:
+            options = ("--pty", self._port(device), "--journal", self.journal(device.name))
+            self._simulator(device.name, device.driver, *options).ready()
+        self._mllp, self._dicom = _free_port(), _free_port()
+        ports = {device.name: self._port(device).resolve() for device in DEVICES}  # the ptys the links lead to
+        text = configuration(self.data_dir, ports, mllp=(self._mllp, emr), dicom=(self._dicom, pacs), broker=broker)
+        self.config.write_text(text, encoding="utf-8")
+        self._start("agent", [sys.executable, "-m", "gateway.cli.main", "run", "-c", str(self.config)])
+
+    def start_inputs(self) -> None:
+        """Let the EMR and the modality send; call this when the agent listens."""
+        to = ("--rate", ADT_PER_S, "--journal", self.journal("emr-simulator"))
+        self._simulator("emr-simulator", "emr", "--to", f"127.0.0.1:{self._mllp}", *to).ready()
+        to = ("--rate", IMAGES_PER_S, "--journal", self.journal("modality"))
+        self._simulator("modality", "modality", "--to", f"127.0.0.1:{self._dicom}", *to).ready()
+
+    def stop_inputs(self) -> None:
+        """Stop everything that sends; what was accepted stays with the agent."""
+        self._stop([name for name in INPUTS if name in self._children])
+
+    def check(self) -> None:
+        """Raise DemoError when a child has ended by itself."""
+        for child in self._children.values():
+            if child.process.poll() is not None:
+                raise DemoError(f"{child.name} ended by itself: {child.last_words()}")
+
+    def close(self) -> None:
+        """Stop what still runs: senders, then the agent, then the receivers."""
+        self.stop_inputs()
+        self._stop([name for name in ("agent",) if name in self._children])
+        self._stop(list(self._children))
+
+    def _stop(self, names: list[str]) -> None:
+        for name in names:
+            self._children[name].stop()
+        for name in names:
+            self._children.pop(name).join()
+
+    def _port(self, device: DemoDevice) -> Path:
+        return self.folder / "ports" / device.name
+
+    def _ready_port(self, name: str, module: str, *arguments: object) -> int:
+        return int(_facts(self._simulator(name, module, *arguments).ready())["port"])
+
+    def _simulator(
+        self, name: str, module: str, *arguments: object, on_line: Callable[[str], None] | None = None
+    ) -> Child:
+        return self._start(name, [sys.executable, "-m", f"simulators.{module}", *map(str, arguments)], on_line)
+
+    def _start(self, name: str, command: list[str], on_line: Callable[[str], None] | None = None) -> Child:
+        child = Child(name, command, self.folder / "logs" / f"{name}.log", on_line)
+        self._children[name] = child
+        return child
+
+
+def configuration(
+    data_dir: Path,
+    ports: Mapping[str, Path],
+    *,
+    mllp: tuple[int, int],
+    dicom: tuple[int, int],
+    broker: int,
+) -> str:
+    """Return the demo's gateway.toml.
+
+    `ports` are the serial ports by the Device's name; `mllp` and `dicom` the TCP ports (of the Source, of the
+    Destination).
+    """
+    tables = [
+        f'[gateway]\nname = "demo"\ndata_dir = {_quoted(data_dir)}\nfacility = "DEMO"',
+        '[retention]\nreserve = "16 MiB"\nstop_intake_below = "64 MiB"',
+        f'[console]\nlisten = "127.0.0.1:{_free_port()}"',
+        f'[[source]]\nname = "adt-and-orders"\ntype = "mllp"\nlisten = "127.0.0.1:{mllp[0]}"',
+        f'[[source]]\nname = "imaging"\ntype = "dicom"\nlisten = "127.0.0.1:{dicom[0]}"\nae_title = "GATEWAY"',
+        *(_device_table(device, ports[device.name]) for device in DEVICES),
+        f'[[destination]]\nname = "emr"\ntype = "mllp"\nhost = "127.0.0.1"\nport = {mllp[1]}',
+        f'[[destination]]\nname = "broker"\ntype = "mqtt"\nurl = "mqtt://127.0.0.1:{broker}"\nversion = "3.1.1"',
+        f'[[destination]]\nname = "pacs"\ntype = "dicom"\nhost = "127.0.0.1"\nport = {dicom[1]}\nae_title = "PACS"',
+        '[[route]]\nfrom = ["bed-*"]\nto = ["emr", "broker"]',
+        '[[route]]\nfrom = ["adt-and-orders"]\nto = ["emr"]',
+        '[[route]]\nfrom = ["imaging"]\nto = ["pacs"]',
+    ]
+    return "\n\n".join(tables) + "\n"
+
+
+def _device_table(device: DemoDevice, port: Path) -> str:
+    return (
+        f'[[source]]\nname = "{device.name}"\ntype = "device"\ndriver = "{device.driver}"\nport = {_quoted(port)}\n'
+        f'bed = "{device.bed}"\ndevice_id = "{device.device_id}"'
+    )
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(os.fspath(path))
+
+
+def _facts(line: str) -> dict[str, Any]:
+    facts = json.loads(line)
+    assert isinstance(facts, dict)
+    return facts
+
+
+def _free_port() -> int:
+    with socket.socket() as wire:
+        wire.bind(("127.0.0.1", 0))
+        return int(wire.getsockname()[1])
