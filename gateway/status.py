@@ -30,6 +30,7 @@ class SourceStatus:
     connections: int = 0
     received: int = 0
     errors: int = 0
+    lost: int = 0  # Readings of a streaming Device that were read and could not be kept
     last_received_at: datetime | None = None
     last_error: str | None = None
     last_error_at: datetime | None = None

@@ -1,0 +1,254 @@
+"""The one loop of all byte-stream Devices.
+
+    closed --opened--> silent --bytes--> up --`silence_s` without bytes--> silent
+       ^------------------------ lost, closed (reopened with back-off) ------'
+
+It waits for bytes or the Session's deadline, feeds the Session, writes what the Session says, and brings Readings to
+intake. What the bytes mean is the driver's matter; what becomes of Readings while the disk is slow is `backlog.py`'s.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from hashlib import sha256
+
+from gateway.clock import Clock
+from gateway.config import DeviceSource, Line
+from gateway.driver import Driver, LineSettings, Session
+from gateway.errors import LinkError
+from gateway.model import Incoming, Kind, Reading
+from gateway.net.opening import open_stream
+from gateway.net.stream import Stream
+from gateway.sources.backlog import Accepting, Backlog, Held
+from gateway.status import LinkState, SourceStatus
+
+REOPEN_S_MIN = 0.25
+REOPEN_S_MAX = 2.0  # a Device that was plugged in again is heard within 5 s
+DRAIN_TIMEOUT_S = 2.0
+
+logger = logging.getLogger("gateway.sources")
+
+Opener = Callable[[str, LineSettings], Awaitable[Stream]]
+
+
+class DeviceLink:
+    """One Device: opens its Stream, keeps it open, and brings in what it says."""
+
+    def __init__(
+        self,
+        settings: DeviceSource,
+        driver: Driver,
+        intake: Accepting,
+        clock: Clock,
+        status: SourceStatus,
+        *,
+        opener: Opener = open_stream,
+    ) -> None:
+        """Take the parts; `driver` was built from the stanza's options."""
+        self._settings = settings
+        self._driver = driver
+        self._clock = clock
+        self._status = status
+        self._opener = opener
+        self._line = line_of(settings.line, driver.about.line)
+        self._silence_s = driver.about.silence_s if settings.quiet_s is None else settings.quiet_s
+        self._backlog = Backlog(intake, clock, status, repeats=driver.about.acknowledges)
+        self._heard_at = 0.0
+        self._pause_s = REOPEN_S_MIN
+
+    async def run(self) -> None:
+        """Listen until cancelled; what was read by then is still brought to disk."""
+        tasks = (
+            asyncio.create_task(self._backlog.run(), name=f"{self._settings.name}/backlog"),
+            asyncio.create_task(self._listen(), name=f"{self._settings.name}/link"),
+        )
+        keeping, listening = tasks
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # neither ends but by a bug: the supervisor hears it
+        finally:
+            await _stop(listening)
+            if not keeping.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                        await self._backlog.drained()
+            await _stop(keeping)
+
+    async def _listen(self) -> None:
+        while True:
+            try:
+                stream = await self._opener(self._settings.port, self._line)
+                try:
+                    await self._converse(stream)
+                finally:
+                    self._status.connections = 0
+                    await stream.close()
+            except LinkError as error:
+                self._go_down(str(error))
+            await asyncio.sleep(self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+            self._pause_s = min(self._pause_s * 2, REOPEN_S_MAX)
+
+    async def _converse(self, stream: Stream) -> None:
+        talk = _Talk(stream, self._driver.open())
+        self._status.connections = 1
+        self._heard_at = self._clock.monotonic()
+        try:
+            while True:
+                await talk.say()
+                data = await self._hear(talk)
+                await self._feed(talk, data)
+                await self._take(talk)
+        finally:
+            await self._finish(talk)
+
+    async def _hear(self, talk: "_Talk") -> bytes | None:
+        """Wait for bytes, or return None when the Session's deadline or the end of patience came."""
+        try:
+            async with asyncio.timeout(self._patience_s(talk.session)):
+                data = await talk.stream.read()
+        except TimeoutError:
+            return None
+        if not data:
+            raise LinkError(f"{talk.stream.peer}: closed by the Device")
+        return data
+
+    def _patience_s(self, session: Session) -> float | None:
+        listening = self._silence_s is not None and self._status.state is not LinkState.DOWN
+        silent_at = self._heard_at + self._silence_s if listening and self._silence_s is not None else None
+        due = min((at for at in (session.deadline, silent_at) if at is not None), default=None)
+        return None if due is None else max(0.0, due - self._clock.monotonic())
+
+    async def _feed(self, talk: "_Talk", data: bytes | None) -> None:
+        now = self._clock.monotonic()
+        try:
+            if data is not None:
+                self._go_up(now)
+                talk.session.receive(data, now)
+            else:
+                self._notice_silence(now)
+                if talk.session.deadline is not None and now >= talk.session.deadline:
+                    talk.session.tick(now)
+        except Exception as error:  # noqa: BLE001 - a bug in a Session must not cost the bytes, nor the Device its link
+            logger.error("session.failed source=%s error=%s", self._settings.name, type(error).__name__)
+            fault = f"session failed: {type(error).__name__}"
+            await self._bring(talk, [*talk.session.take_readings(), Reading(raw=data or b"", fault=fault)])
+            talk.session = self._driver.open()
+
+    async def _take(self, talk: "_Talk") -> None:
+        await self._bring(talk, talk.session.take_readings())
+
+    async def _finish(self, talk: "_Talk") -> None:
+        """Bring in what the Session still gathers, now that no more bytes come."""
+        if (due := talk.session.deadline) is not None:
+            talk.session.tick(due)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                await self._take(talk)
+
+    async def _bring(self, talk: "_Talk", readings: list[Reading]) -> None:
+        for reading in readings:
+            incomings = self._incomings(reading, talk.stream.peer)
+            await self._backlog.put(Held(incomings=incomings, settled=self._settler(talk)))
+
+    def _settler(self, talk: "_Talk") -> Callable[[bool], Awaitable[None]]:
+        session = talk.session
+
+        async def settled(stored: bool) -> None:
+            session.settle(stored, self._clock.monotonic())
+            if talk.session is session:
+                with contextlib.suppress(LinkError):  # the reading side notices and reopens
+                    await talk.say()
+
+        return settled
+
+    def _incomings(self, reading: Reading, peer: str) -> tuple[Incoming, ...]:
+        now, digest, name = self._clock.now(), sha256(reading.raw).digest(), self._settings.name
+        if reading.fault is not None:
+            self._status.saw_error(f"unreadable: {reading.fault}", now)
+            return (
+                Incoming(
+                    source=name,
+                    kind=Kind.UNREADABLE,
+                    received_at=now,
+                    size=len(reading.raw),
+                    digest=digest,
+                    peer=peer,
+                    identifier=reading.identifier,
+                    raw=reading.raw,
+                    lane_key=name,
+                    quarantined=reading.fault,
+                ),
+            )
+        return tuple(
+            Incoming(
+                source=name,
+                kind=Kind.OBSERVATIONS,
+                received_at=now,
+                size=len(reading.raw),
+                digest=digest,
+                peer=peer,
+                identifier=_identifier(reading, number),
+                observed_at=result.observed_at,
+                raw=reading.raw,
+                result=result,
+                terms=(result.patient_id,) if result.patient_id else (),
+                lane_key=name,
+            )
+            for number, result in enumerate(reading.results, 1)
+        )
+
+    def _go_up(self, now: float) -> None:
+        self._heard_at = now
+        if self._status.state is not LinkState.UP:
+            self._status.state = LinkState.UP
+            self._pause_s = REOPEN_S_MIN
+            logger.info("link.up source=%s", self._settings.name)
+
+    def _notice_silence(self, now: float) -> None:
+        if self._silence_s is not None and now - self._heard_at >= self._silence_s:
+            self._go_down(f"silent for {self._silence_s:g} s")
+
+    def _go_down(self, reason: str) -> None:
+        if self._status.state is not LinkState.DOWN or self._status.last_error != reason:
+            self._status.saw_error(reason, self._clock.now())
+            logger.warning("link.down source=%s reason=%s", self._settings.name, reason)
+        self._status.state = LinkState.DOWN
+
+
+class _Talk:
+    """A Stream and the Session on it; the loop and the backlog both make it speak."""
+
+    def __init__(self, stream: Stream, session: Session) -> None:
+        self.stream = stream
+        self.session = session
+        self._speaking = asyncio.Lock()
+
+    async def say(self) -> None:
+        async with self._speaking:
+            if output := self.session.take_output():
+                await self.stream.write(output)
+
+
+def line_of(asked: Line, default: LineSettings) -> LineSettings:
+    """Return the line settings of a stanza over those of its driver."""
+    return LineSettings(
+        baud=default.baud if asked.baud is None else asked.baud,
+        data_bits=default.data_bits if asked.data_bits is None else asked.data_bits,
+        parity=default.parity if asked.parity is None else asked.parity,
+        stop_bits=default.stop_bits if asked.stop_bits is None else asked.stop_bits,
+        flow=default.flow if asked.flow is None else asked.flow,
+    )
+
+
+def _identifier(reading: Reading, number: int) -> str | None:
+    if reading.identifier is None or len(reading.results) == 1:
+        return reading.identifier
+    return f"{reading.identifier}/{number}"  # the Results of one Reading are no repeats of each other
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
