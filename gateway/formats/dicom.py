@@ -159,7 +159,7 @@ class _Reader:
         self._tag = struct.Struct(">HH" if self.order == "big" else "<HH")
         self._short = struct.Struct(">H" if self.order == "big" else "<H")
         self._long = struct.Struct(">L" if self.order == "big" else "<L")
-        self._implicit = syntax == IMPLICIT_LITTLE
+        self._implicit = syntax == IMPLICIT_LITTLE or self._looks_implicit()
 
     def read(self, wanted: dict[int, str]) -> dict[int, tuple[bytes, bytes]]:
         """Return VR and value of the wanted elements that stand at the top level."""
@@ -178,6 +178,12 @@ class _Reader:
             else:
                 self._skip(tag, length)
         return found
+
+    def _looks_implicit(self) -> bool:
+        """Tell whether the first element has no VR although the syntax promises one (seen from several converters)."""
+        head = self._file.read(8)
+        self._file.seek(self._start)
+        return len(head) == 8 and not _is_vr(head[4:6]) and head[:2] != b"\xfe\xff"
 
     def _take_value(self, tag: int, start: int, length: int) -> bytes:
         self._check(tag, start, length)
@@ -201,7 +207,7 @@ class _Reader:
         vr = head[:2]
         if vr in _LONG_VRS:
             return vr, int(self._long.unpack(self._take(4))[0])
-        if not (vr.isalpha() and vr.isupper()):
+        if not _is_vr(vr):
             raise ContentError(f"{_name(tag)} at byte {self._at - 8}: no value representation")
         return vr, int(self._short.unpack(head[2:])[0])
 
@@ -288,7 +294,7 @@ def _texts(raw: dict[int, tuple[bytes, bytes]], wanted: dict[int, str], order: s
     encodings = [charset.python_encoding.get(name.strip(), "latin_1") for name in names]
     texts = {}
     for tag, (vr, value) in raw.items():
-        text = _text(vr, value, encodings, order)
+        text = _text(_vr_of(tag) if vr == b"UN" else vr, value, encodings, order)  # some converters write UN throughout
         if text:
             texts[wanted[tag]] = text
     return texts
@@ -327,6 +333,10 @@ def _vr_of(tag: int) -> bytes:
         return datadict.dictionary_VR(tag).encode()[:2]
     except KeyError:
         return b"UN"
+
+
+def _is_vr(vr: bytes) -> bool:
+    return vr.isalpha() and vr.isupper()
 
 
 def _name(tag: int) -> str:
