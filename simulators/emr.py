@@ -9,6 +9,7 @@ answer, unless `--retry-refused`).
 
 import argparse
 import asyncio
+import ssl
 import statistics
 import time
 from typing import Any
@@ -30,7 +31,7 @@ async def run(options: argparse.Namespace) -> bool:
     stopped = stop_event()
     texts = templates(options.kind, seed=options.seed, size_bytes=options.size, charset=options.charset)
     campaign = Campaign(
-        run=options.run or f"E{int(time.time() * 1000) & 0xFFFFFFFFF:x}",
+        run=options.run or f"E{int(time.time() * 1000) & 0xFFFFFFF:x}",
         templates=texts,
         journal=journal,
         count=options.count,
@@ -42,7 +43,8 @@ async def run(options: argparse.Namespace) -> bool:
         ack_timeout_s=options.ack_timeout,
     )
     host, port = options.to
-    lanes = [Lane(campaign, number, host, port, pace) for number in range(options.connections)]
+    tls = _tls(options)
+    lanes = [Lane(campaign, number, (host, port), pace, tls) for number in range(options.connections)]
     announce(to=f"{host}:{port}", run=campaign.run, connections=options.connections)
     began_s = time.monotonic()
     await _until_done(lanes, campaign, stopped)
@@ -68,6 +70,16 @@ async def _until_done(lanes: list[Lane], campaign: Campaign, stopped: asyncio.Ev
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     await asyncio.gather(everything, return_exceptions=True)
+
+
+def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
+    if options.tls_ca is None:
+        return None
+    context = ssl.create_default_context(cafile=options.tls_ca)
+    context.check_hostname = False  # test peers listen on loopback under any name
+    if options.tls_cert is not None:
+        context.load_cert_chain(*options.tls_cert)
+    return context
 
 
 def _counts(campaign: Campaign, seconds: float) -> dict[str, Any]:
@@ -103,6 +115,8 @@ def main() -> None:
     parser.add_argument("--charset", choices=("utf-8", "latin-1"), default="utf-8")
     parser.add_argument("--run", help="prefix of MSH-10 (default: from the clock)")
     parser.add_argument("--retry-refused", action="store_true", help="send a refused message again, a second later")
+    parser.add_argument("--tls-ca", metavar="FILE", help="speak TLS and trust this authority")
+    parser.add_argument("--tls-cert", nargs=2, metavar=("CERT", "KEY"), help="our certificate, for mutual TLS")
     add_journal(parser)
     if not uvloop.run(run(parser.parse_args())):
         raise SystemExit(1)

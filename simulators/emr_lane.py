@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import itertools
 import socket
+import ssl
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -73,9 +74,11 @@ class Campaign:
 class Lane:
     """Sends its own numbered messages in order; MSH-10 is `RUN-LANE-ORDINAL`."""
 
-    def __init__(self, campaign: Campaign, number: int, host: str, port: int, pace: Pace) -> None:
+    def __init__(
+        self, campaign: Campaign, number: int, to: tuple[str, int], pace: Pace, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.campaign, self.number, self._pace = campaign, number, pace
-        self._host, self._port = host, port
+        self._to, self._tls = to, tls
         self._numbers = itertools.count(1)
         self._waiting: deque[Sent] = deque()
         self._wire: _Wire | None = None
@@ -110,7 +113,7 @@ class Lane:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
-                _, wire = await loop.create_connection(lambda: _Wire(self), self._host, self._port)
+                _, wire = await loop.create_connection(lambda: _Wire(self), *self._to, ssl=self._tls)
         except OSError:  # refused or timed out: tried again
             return None
         return wire

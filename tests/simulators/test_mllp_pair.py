@@ -146,6 +146,14 @@ def test_tls_is_spoken(start, tmp_path):
     assert b"MSA|AA|Q3" in answer
 
 
+def test_both_sides_show_their_certificates(start, tmp_path):
+    certificate, key = _self_signed(tmp_path)
+    receiver = start("mllp_receiver", "--tls", certificate, key, "--tls-client-ca", certificate)
+    tls = ("--tls-ca", certificate, "--tls-cert", certificate, key)
+
+    assert _run_emr(start, receiver, tmp_path / "s", "--count", 20, "--connections", 2, *tls)["acknowledged"] == 20
+
+
 def _self_signed(folder):
     key, name = (
         ec.generate_private_key(ec.SECP256R1()),
