@@ -102,7 +102,8 @@ def _syntax_fault(file: Path, text: str, message: str) -> PlacedFault:
     if at is None:
         return _fault(file, message)
     if at[1] is None:
-        return _fault(file, f"{message[: at.start()]} at the end of the file", text.count("\n") + 1)
+        last = text.count("\n") + 1, len(text) - text.rfind("\n")
+        return _fault(file, f"{message[: at.start()]} at the end of the file", *last)
     return _fault(file, message[: at.start()], int(at[1]), int(at[2]))
 
 
