@@ -6,6 +6,7 @@ wake-up of the loop, in the order of submission. Threads (the DICOM services) us
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
@@ -38,6 +39,9 @@ class Intake:
         self._store = store
         self._gate = gate
         self._owed = owed
+        self._submitted = 0
+        self._settled = 0
+        self._behind: deque[tuple[int, Settle, StoreError]] = deque()
         self.router = router
 
     @property
@@ -49,29 +53,42 @@ class Intake:
         """Keep an input; `settled` is called on the loop, in order of submission, when it is durable or refused."""
         refusal = self._gate()
         if refusal is not None:
-            asyncio.get_running_loop().call_soon(settled, StoreError(refusal))
+            self._refuse(settled, StoreError(refusal))
             return
         owed = self.router.owed(incoming).destinations
 
         def tell(outcome: Accepted | Exception) -> None:
+            self._settled += 1
             if isinstance(outcome, Accepted):
                 if owed and not outcome.repeated:
                     self._owed(owed)
                 settled(outcome)
             else:
                 settled(_as_store_error(outcome))
+            while self._behind and self._behind[0][0] <= self._settled:
+                _, waiting, error = self._behind.popleft()
+                waiting(error)
 
         try:
             self._store.keep(incoming, owed, tell)
         except StoreError as error:
+            self._refuse(settled, error)
+        else:
+            self._submitted += 1
+
+    def _refuse(self, settled: Settle, error: StoreError) -> None:
+        """Settle a refusal behind everything that was submitted before it."""
+        if self._settled == self._submitted:
             asyncio.get_running_loop().call_soon(settled, error)
+        else:
+            self._behind.append((self._submitted, settled, error))
 
     async def accept(self, incoming: Incoming) -> Accepted:
         """Keep an input and wait until it is durable. Raises StoreError."""
         done: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
 
         def settled(outcome: Accepted | StoreError) -> None:
-            if done.cancelled():
+            if done.done():
                 return
             if isinstance(outcome, Accepted):
                 done.set_result(outcome)

@@ -100,7 +100,7 @@ class Upkeep:
 
     def _data_bytes(self) -> int:
         size = self._store.size()
-        return size.database + size.log + self._spool.size_bytes()
+        return size.database - size.unused + size.log + self._spool.size_bytes()
 
     def _look_at_disk(self) -> None:
         low = self._space.look()

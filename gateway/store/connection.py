@@ -38,11 +38,9 @@ def open_writer(path: Path, synchronous: str = "FULL") -> apsw.Connection:
     StoreError when a demanded setting does not hold, and apsw's errors for a damaged file.
     """
     sqlite_version()
-    fresh = not path.exists()
     connection = apsw.Connection(os.fspath(path), statementcachesize=STATEMENTS_CACHED)
     try:
-        if fresh:
-            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, else without effect
         _demand(connection, "journal_mode", "WAL", "wal")
         _demand(connection, "synchronous", synchronous, _SYNCHRONOUS[synchronous])
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
@@ -52,11 +50,15 @@ def open_writer(path: Path, synchronous: str = "FULL") -> apsw.Connection:
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         _migrate(connection)
     except BaseException:
-        connection.close()
+        close_untouched(connection)
         raise
-    if fresh:
-        _sync_folder(path.parent)
     return connection
+
+
+def close_untouched(connection: apsw.Connection) -> None:
+    """Close without moving the log into a file that may be damaged: what is set aside stays as it was found."""
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+    connection.close()
 
 
 def open_reader(path: Path) -> apsw.Connection:
@@ -91,11 +93,3 @@ def _migrate(connection: apsw.Connection) -> None:
     for number, script in steps:
         if number > standing:
             connection.execute(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT")
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -4,6 +4,8 @@ Names: a Source counts `received`, `bytes`, `repeated`, `quarantined`; a Destina
 `parked`, `discarded`, and `owed:<kind>`, which numbers its Deliveries of one kind without gaps.
 """
 
+from collections.abc import Callable
+
 import apsw
 
 from gateway.model import DeliveryState
@@ -52,6 +54,15 @@ class Counters:
         """Forget the changes."""
         self._values.update(self._before)
         self._before.clear()
+
+    def savepoint(self) -> Callable[[], None]:
+        """Return what forgets the changes from here on."""
+        values, before = dict(self._values), dict(self._before)
+
+        def go_back() -> None:
+            self._values, self._before = values, before
+
+        return go_back
 
 
 def read_counters(connection: apsw.Connection) -> dict[tuple[str, str], dict[str, int]]:

@@ -4,6 +4,7 @@ Belongs to the writer thread. It stands at once with each change and falls back 
 transaction does.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -16,6 +17,7 @@ class Ledger:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self._ids: dict[tuple[str, str], int] = {}
         self.counters = Counters(connection)
         self._read()
 
@@ -47,9 +49,20 @@ class Ledger:
         self.counters.rolled_back()
         self._read()
 
+    def savepoint(self) -> Callable[[], None]:
+        """Return what brings numbers and totals back to how they stand now, within the transaction."""
+        ids = dict(self._ids)
+        back = self.counters.savepoint()
+
+        def go_back() -> None:
+            self._ids = ids  # numbers of Messages and Deliveries are never used again: they need no way back
+            back()
+
+        return go_back
+
     def _read(self) -> None:
         rows = self._connection.execute("SELECT id, role, name FROM endpoint")
-        self._ids: dict[tuple[str, str], int] = {(role, name): number for number, role, name in rows}
+        self._ids = {(role, name): number for number, role, name in rows}
         sequences: list[Any] = self._connection.execute("SELECT name, seq FROM sqlite_sequence").fetchall()
         last: dict[str, int] = dict(sequences)
         self._message_id = last.get("message", 0)

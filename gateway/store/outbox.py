@@ -98,13 +98,13 @@ class Acts:
 
         Raises StoreError for a number that is neither.
         """
-        for number in ids:
-            _, state = self._expect(connection, number, DeliveryState.PARKED, DeliveryState.PENDING)
+        states = self._expect_all(connection, ids)
+        for number, state in states.items():
             connection.execute("UPDATE delivery SET next_try_at = 0 WHERE id = ?", (number,))
             if state is not DeliveryState.PENDING:
                 self._move(connection, number, state, DeliveryState.PENDING)
         self._audit(connection, at, who, "retry", f"deliveries {_listed(ids)}")
-        return len(ids)
+        return len(states)
 
     def retry_all(self, connection: apsw.Connection, destination: str | None, who: str, at: datetime) -> int:
         """Make every parked Delivery pending (of one Destination, or of all); return how many."""
@@ -118,13 +118,13 @@ class Acts:
 
     def discard(self, connection: apsw.Connection, ids: Sequence[int], why: str, who: str, at: datetime) -> int:
         """Give Deliveries up for good; return how many. Raises StoreError for one that is settled already."""
-        for number in ids:
-            _, state = self._expect(connection, number, DeliveryState.PARKED, DeliveryState.PENDING)
+        states = self._expect_all(connection, ids)
+        for number, state in states.items():
             self._move(connection, number, state, DeliveryState.DISCARDED)
             connection.execute("UPDATE delivery SET settled_at = ? WHERE id = ?", (to_micros(at), number))
             self._note(connection, number, at, "discarded", why)
         self._audit(connection, at, who, "discard", f"deliveries {_listed(ids)}: {why}")
-        return len(ids)
+        return len(states)
 
     def resend(self, connection: apsw.Connection, message: int, destination: str, who: str, at: datetime) -> int:
         """Owe a Message once more to one Destination; return the new Delivery's number.
@@ -139,20 +139,29 @@ class Acts:
         self._ledger.counters.add(endpoint, "pending")
         number = self._ledger.take_delivery_id()
         connection.execute(
-            "INSERT INTO delivery (id, message, destination, ordinal) VALUES (?, ?, ?, ?)",
+            "INSERT INTO delivery (id, message, destination, ordinal, slot) VALUES (?1, ?2, ?3, ?4,"
+            " coalesce((SELECT slot FROM delivery WHERE message = ?2 LIMIT 1), 0))",
             (number, message, endpoint, ordinal),
         )
         self._audit(connection, at, who, "resend", f"message {message} to {destination} as delivery {number}")
         return number
 
-    def _expect(self, connection: apsw.Connection, number: int, *allowed: DeliveryState) -> tuple[int, DeliveryState]:
-        row = connection.execute("SELECT destination, state FROM delivery WHERE id = ?", (number,)).fetchone()
-        if row is None:
+    def record(self, connection: apsw.Connection, act: str, detail: str, who: str, at: datetime) -> None:
+        """Write an act that changes no Delivery (a backup, an alarm seen) to the audit trail."""
+        self._audit(connection, at, who, act, detail)
+
+    def _expect_all(self, connection: apsw.Connection, ids: Sequence[int]) -> dict[int, DeliveryState]:
+        """Return where each stands, before anything is changed; raises StoreError for one that is settled or is not there."""
+        return {number: self._expect(connection, number) for number in ids}
+
+    def _expect(self, connection: apsw.Connection, number: int) -> DeliveryState:
+        value = connection.execute("SELECT state FROM delivery WHERE id = ?", (number,)).get
+        if value is None:
             raise StoreError(f"there is no delivery {number}")
-        state = DeliveryState(row[1])
-        if state not in allowed:
+        state = DeliveryState(value)
+        if state not in (DeliveryState.PARKED, DeliveryState.PENDING):
             raise StoreError(f"delivery {number} is {STATE_NAMES[state]}")
-        return row[0], state
+        return state
 
     def _move(self, connection: apsw.Connection, number: int, old: DeliveryState, new: DeliveryState) -> None:
         connection.execute("UPDATE delivery SET state = ? WHERE id = ?", (new.value, number))

@@ -188,6 +188,32 @@ def read_attempts(connection: apsw.Connection, delivery: int) -> list[Attempt]:
     ]
 
 
+def parked_ids(connection: apsw.Connection, destination: str | None, after: int, limit: int) -> list[int]:
+    """Return the numbers of parked Deliveries beyond `after` in order, of one Destination or (None) of all."""
+    rows = _rows(
+        connection,
+        "SELECT d.id FROM delivery d JOIN endpoint e ON e.id = d.destination WHERE d.state = 2 AND d.id > ?1"
+        " AND (?2 IS NULL OR e.name = ?2) ORDER BY d.id LIMIT ?3",
+        after,
+        destination,
+        limit,
+    )
+    return [number for (number,) in rows]
+
+
+def message_kind(connection: apsw.Connection, number: int) -> Kind | None:
+    """Return what a Message holds, None where there is no such Message."""
+    kind = connection.execute("SELECT kind FROM message WHERE id = ?", (number,)).get
+    return None if kind is None else Kind(kind)
+
+
+def unused_bytes(connection: apsw.Connection) -> int:
+    """Return how much of the database file holds nothing."""
+    pages: Any = connection.execute("PRAGMA freelist_count").get
+    size: Any = connection.execute("PRAGMA page_size").get
+    return int(pages * size)
+
+
 def object_names(connection: apsw.Connection, after: str, limit: int = 10_000) -> list[str]:
     """Return names of the Spool's objects that rows refer to, in order, beyond `after`."""
     rows = _rows(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import apsw
 
-from gateway.store.connection import open_writer
+from gateway.store.connection import close_untouched, open_writer
 
 FILE_NAME = "gateway.db"
 MARKER_NAME = "gateway.db.open"
@@ -80,9 +80,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def _check(connection: apsw.Connection) -> None:
-    verdict = connection.execute("PRAGMA quick_check(1)").get
+    try:
+        verdict = connection.execute("PRAGMA quick_check(1)").get
+    except apsw.Error:
+        close_untouched(connection)
+        raise
     if verdict != "ok":
-        connection.close()
+        close_untouched(connection)
         raise apsw.CorruptError("quick_check failed")
 
 

@@ -49,7 +49,7 @@ class Space:
     @property
     def reserve_held(self) -> bool:
         """Return whether the reserve file lies ready."""
-        return self._file.exists()
+        return self._file.exists() and self._file.stat().st_size == self._reserve
 
     def hold_reserve(self) -> None:
         """Allocate the reserve file, unless there is no room for it."""
@@ -64,7 +64,7 @@ class Space:
 
     def free_reserve(self) -> None:
         """Give the reserve up: the disk is full."""
+        self.low = True
         if self.reserve_held:
             self._file.unlink(missing_ok=True)
             _log.error("reserve.freed bytes=%d", self._reserve)
-        self.low = True

@@ -36,6 +36,7 @@ class StoreSize:
 
     database: int
     log: int
+    unused: int  # bytes of the database file that hold nothing and are given back when the store is idle
 
 
 class Store:
@@ -50,11 +51,13 @@ class Store:
         flush: Callable[[Settled], None] | None = None,
         repeat_window: timedelta = REPEAT_WINDOW,
         synchronous: str = "FULL",
+        full: Callable[[], None] | None = None,
     ) -> None:
         """Open, check and start the writer.
 
-        `failed` hears that the disk failed and the process must end. `flush` is handed all settled units of a commit
-        at once and calls `settle` on each, in order, in the thread where that is wanted.
+        `failed` hears that the disk failed and the process must end; `full` that it is full; both in the writer
+        thread. `flush` is handed all settled units of a commit at once and calls `settle` on each, in order, in the
+        thread where that is wanted.
         """
         self._folder = folder
         self.path = folder / FILE_NAME
@@ -64,7 +67,7 @@ class Store:
         self._keeping = Keeping(self._ledger, repeat_window)
         self._settling = Settling(self._ledger)
         self.acts = Acts(self._ledger)
-        self.writer = Writer(connection, self._ledger, failed=failed, flush=flush, idle=_rest)
+        self.writer = Writer(connection, self._ledger, failed=failed, flush=flush, idle=_rest, full=full)
         self.readers = Readers(self.path)
         self.writer.start()
 
@@ -110,15 +113,20 @@ class Store:
         return self.writer.call(work)
 
     def close(self) -> None:
-        """Write what is queued and close in order."""
+        """Write what is queued and close in order; after a failure of the disk the next start checks the file."""
         self.readers.close()
         self.writer.close()
-        mark_clean(self._folder)
+        if not self.writer.broken:
+            mark_clean(self._folder)
 
     def size(self) -> StoreSize:
         """Return how large the file and its log are."""
         log = self.path.with_name(self.path.name + "-wal")
-        return StoreSize(database=self.path.stat().st_size, log=log.stat().st_size if log.exists() else 0)
+        return StoreSize(
+            database=self.path.stat().st_size,
+            log=log.stat().st_size if log.exists() else 0,
+            unused=reading.unused_bytes(self.readers.connection),
+        )
 
 
 class Readers:

@@ -4,10 +4,11 @@
 
 Units that queued while the last commit was syncing go into the next transaction together, bounded in rows and bytes:
 there is no timer, the disk's own speed sets the group. A Unit is settled only after the commit that holds it has
-returned. When the disk is full every unit of the group is refused and the writer goes on; when the disk fails
-(an input/output error, a corrupt page) nothing can be believed any more: everything is refused and `failed` is called,
-which ends the process, because a failed sync must not be tried again on the same file (the kernel may have
-dropped the pages).
+returned. When the disk is full every unit of the group is refused, `full` is called and the writer goes on; when the
+disk fails (an input/output error, a corrupt page) nothing can be believed any more: everything is refused and `failed`
+is called, which ends the process, because a failed sync must not be tried again on the same file (the kernel may have
+dropped the pages). When a unit trips over a bug of ours, each unit of its group gets a transaction of its own, so that
+one input that cannot be written does not stop the others, and not the gateway again at each repeat.
 """
 
 import logging
@@ -26,6 +27,9 @@ GROUP_BYTES_MAX = 4 << 20
 QUEUE_ROWS_MAX = 20_000
 QUEUE_BYTES_MAX = 64 << 20
 IDLE_S = 1.0
+
+# The transaction failed, the file is sound: refuse and go on.
+_REFUSED = (apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.TooBigError, apsw.ConstraintError)
 
 _log = logging.getLogger("gateway.store")
 _T = TypeVar("_T")
@@ -65,6 +69,10 @@ class Ledger(Protocol):
         """Learn that nothing of it happened."""
         ...
 
+    def savepoint(self) -> Callable[[], None]:
+        """Return what brings everything back to how it stands now, within the transaction."""
+        ...
+
 
 class Writer:
     """Owns the connection from `start` to `close`."""
@@ -77,12 +85,15 @@ class Writer:
         failed: Callable[[Exception], None],
         flush: Callable[[list[tuple[Unit, Exception | None]]], None] | None = None,
         idle: Callable[[apsw.Connection], None] | None = None,
+        full: Callable[[], None] | None = None,
     ) -> None:
         self._connection = connection
         self._ledger = ledger
         self._failed = failed
         self._flush = flush or _settle_each
         self._idle = idle
+        self._full = full
+        self._calls = _Calls(ledger)
         self._queue: deque[Unit] = deque()
         self._queued_bytes = 0
         self._wake = threading.Condition()
@@ -109,7 +120,7 @@ class Writer:
 
     def call(self, work: Callable[[apsw.Connection], _T]) -> "Future[_T]":
         """Run a function of the connection in a savepoint of the next transaction; the result comes once committed."""
-        unit = _Call(work)
+        unit = _Call(work, self._calls)
         self.submit(unit)
         return unit.future
 
@@ -123,6 +134,11 @@ class Writer:
             raise StoreError(f"the writer did not finish within {timeout_s} s")
 
     @property
+    def broken(self) -> bool:
+        """Return whether the disk failed: the file must be checked before it is used again."""
+        return self._broken is not None
+
+    @property
     def waiting(self) -> int:
         """Return how many units are queued."""
         return len(self._queue)
@@ -132,8 +148,8 @@ class Writer:
             while (group := self._take()) is not None:
                 if group:
                     self._commit(group)
-                elif self._idle is not None:
-                    self._idle(self._connection)
+                else:
+                    self._rest()
         except Exception as error:  # noqa: BLE001 - the one border of the writer: whatever it is, the process must end
             self._break(error)
         finally:
@@ -157,20 +173,40 @@ class Writer:
             self._queued_bytes -= taken
             return group
 
+    def _rest(self) -> None:
+        if self._idle is None:
+            return
+        try:
+            self._idle(self._connection)
+        except (apsw.Error, OSError) as error:
+            if not _leaves_the_file_sound(error):
+                raise
+            _log.debug("idle.failed error=%s", type(error).__name__)
+
     def _commit(self, group: list[Unit]) -> None:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._run_batches(group)
             self._connection.execute("COMMIT")
-        except (apsw.FullError, apsw.BusyError, apsw.NoMemError, apsw.TooBigError, apsw.ConstraintError) as error:
+        except apsw.Error as error:
             self._refuse(group, error)
+            if not _leaves_the_file_sound(error):
+                raise
             return
-        except BaseException as error:
-            self._refuse(group, error if isinstance(error, Exception) else None)
-            raise
+        except Exception as error:  # noqa: BLE001 - a bug met one unit: its neighbours are kept without it
+            self._commit_singly(group, error)
+            return
         self.commits += 1
         self._ledger.committed()
         self._flush([(unit, None) for unit in group])
+
+    def _commit_singly(self, group: list[Unit], error: Exception) -> None:
+        if len(group) == 1:
+            self._refuse(group, error)
+            return
+        self._roll_back()
+        for unit in group:
+            self._commit([unit])
 
     def _run_batches(self, group: list[Unit]) -> None:
         start = 0
@@ -182,14 +218,21 @@ class Writer:
             batch.run(self._connection, group[start:end])
             start = end
 
-    def _refuse(self, group: list[Unit], error: Exception | None) -> None:
-        if self._connection.in_transaction:
-            self._connection.execute("ROLLBACK")
-        self._ledger.rolled_back()
+    def _refuse(self, group: list[Unit], error: Exception) -> None:
         refusal = StoreError(f"the store could not commit: {type(error).__name__}")
         refusal.__cause__ = error
         _log.error("commit.failed error=%s units=%d", type(error).__name__, len(group))
-        self._flush([(unit, refusal) for unit in group])
+        try:
+            self._roll_back()
+            if isinstance(error, apsw.FullError) and self._full is not None:
+                self._full()
+        finally:
+            self._flush([(unit, refusal) for unit in group])
+
+    def _roll_back(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+        self._ledger.rolled_back()
 
     def _break(self, error: Exception) -> None:
         with self._wake:
@@ -207,16 +250,22 @@ def _settle_each(settled: list[tuple[Unit, Exception | None]]) -> None:
         unit.settle(error)
 
 
+def _leaves_the_file_sound(error: Exception) -> bool:
+    if isinstance(error, apsw.IOError):  # no room to map more of the log's index: a full disk, not a broken one
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, _REFUSED)
+
+
 class _Calls:
     """Runs functions of the connection, each in its savepoint."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
 
     def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
         for unit in units:
             assert isinstance(unit, _Call)
-            unit.attempt(connection)
-
-
-_CALLS = _Calls()
+            unit.attempt(connection, self._ledger)
 
 
 class _Call(Generic[_T]):
@@ -224,8 +273,9 @@ class _Call(Generic[_T]):
 
     size = 0
 
-    def __init__(self, work: Callable[[apsw.Connection], _T]) -> None:
+    def __init__(self, work: Callable[[apsw.Connection], _T], calls: _Calls) -> None:
         self._work = work
+        self._calls = calls
         self._results: list[_T] = []
         self._error: Exception | None = None
         self.future: Future[_T] = Future()
@@ -233,10 +283,11 @@ class _Call(Generic[_T]):
     @property
     def batch(self) -> Batch:
         """Return the runner of functions."""
-        return _CALLS
+        return self._calls
 
-    def attempt(self, connection: apsw.Connection) -> None:
+    def attempt(self, connection: apsw.Connection, ledger: Ledger) -> None:
         """Run in a savepoint: what it raises is its own, unless the disk or the whole transaction failed."""
+        back = ledger.savepoint()
         connection.execute("SAVEPOINT one")
         try:
             self._results.append(self._work(connection))
@@ -245,6 +296,7 @@ class _Call(Generic[_T]):
         except Exception as error:  # noqa: BLE001 - one unit's bug must not refuse its neighbours
             self._error = error
             connection.execute("ROLLBACK TO one")
+            back()
         connection.execute("RELEASE one")
 
     def settle(self, error: Exception | None) -> None:
