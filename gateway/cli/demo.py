@@ -6,7 +6,6 @@ Needs the extra `demo` (the embedded broker), no server, no root, no network bey
 """
 
 import argparse
-import json
 import shutil
 import signal
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 from gateway.cli.client import call
 from gateway.cli.demo_house import RECEIVERS, DemoError, House
 from gateway.cli.demo_view import JournalTail, LastValues, Snapshot, render, render_line, take_snapshot
+from gateway.cli.output import add_json, print_json
 from gateway.errors import GatewayError
 
 AGENT_TIMEOUT_S = 20.0
@@ -135,7 +135,7 @@ def _report(last: Snapshot, *, as_json: bool) -> None:
             "devices": [device.document() for device in last.devices],
             "seconds": round(last.seconds, 1),
         }
-        print(json.dumps(document))
+        print_json(document)
         return
     print()
     for one in last.receivers:
@@ -148,7 +148,8 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `gateway demo` besides those every command has (`--json` is read as `json`)."""
+    """Add the options of `gateway demo`."""
+    add_json(parser)
     parser.add_argument(
         "--for", dest="for_s", type=float, metavar="SECONDS", help="end by itself, and say whether all arrived"
     )
