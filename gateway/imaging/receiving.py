@@ -146,9 +146,10 @@ class ReceivingDimse(DIMSEServiceProvider):
 
     def _object_file(self, message: DIMSEMessage) -> BytesIO:
         def begin() -> tuple[BinaryIO, bytes]:
+            prefix = self._prefix(message)  # first: it may raise
             with self._lock:
                 self._open.add(file)
-            return self._spool.new_incoming(), self._prefix(message)
+            return self._spool.new_incoming(), prefix
 
         file = _DataSet(message, begin, self._intake)
         return file

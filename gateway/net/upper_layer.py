@@ -15,6 +15,7 @@ import ssl
 import threading
 from typing import Any
 
+from pydicom import config as pydicom_config
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
@@ -33,7 +34,7 @@ BLANK_TITLE = b"?"
 
 
 def configure_library() -> None:
-    """Set what is process-wide in pynetdicom; harmless when done again.
+    """Set what is process-wide in pynetdicom and pydicom; harmless when done again.
 
     Storage of private and unknown SOP Classes needs UNRESTRICTED_STORAGE_SERVICE, whose side doors
     `gateway.imaging.negotiation` closes. AE titles and UIDs of modalities are often not by the book: we accept them.
@@ -42,9 +43,11 @@ def configure_library() -> None:
     _config.UNRESTRICTED_STORAGE_SERVICE = True
     _config.VALIDATORS = {"AE": _accept_any, "UI": _accept_any}
     _config.CODECS = ("ascii", "latin-1")
-    library = logging.getLogger("pynetdicom")
-    library.setLevel(logging.CRITICAL + 1)
-    library.propagate = False
+    pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE  # its warnings quote values
+    for name in ("pynetdicom", "pydicom"):
+        library = logging.getLogger(name)
+        library.setLevel(logging.CRITICAL + 1)
+        library.propagate = False
 
 
 class GuardedSocket(AssociationSocket):

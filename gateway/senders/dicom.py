@@ -14,7 +14,6 @@ The library blocks, so each Sender has one thread of its own.
 
 import asyncio
 import logging
-import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from gateway.config import DicomDestination
 from gateway.errors import ContentError, LinkError, StoreError
 from gateway.formats.dicom import IMPLICIT_LITTLE, is_uid, read_header, read_meta
 from gateway.model import Parcel, Receipt, Verdict
+from gateway.net.tls import client_context
 from gateway.senders.dicom_association import Answer, NoContextError, RequestedAssociation, Syntax
 from gateway.spool import Spool
 
@@ -181,7 +181,8 @@ class DicomSender:
         return f"C-ECHO answered by {self._settings.ae_title} at {self._settings.host} in {took_ms:.0f} ms"
 
     def _new_association(self) -> RequestedAssociation:
-        return RequestedAssociation(self._settings, self._clock, _client_tls(self._settings))
+        tls = None if self._settings.tls is None else client_context(self._settings.tls)
+        return RequestedAssociation(self._settings, self._clock, tls)
 
 
 def verdict_of(answer: Answer) -> tuple[Verdict, str | None]:
@@ -253,15 +254,3 @@ def _no_context(item: _Item) -> Receipt:
 
 def _refused(delivery_id: int, reason: str) -> Receipt:
     return Receipt(delivery_id=delivery_id, verdict=Verdict.REFUSED, reason=reason)
-
-
-def _client_tls(settings: DicomDestination) -> ssl.SSLContext | None:
-    if settings.tls is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=settings.tls.ca)
-        if settings.tls.cert is not None:
-            context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    except OSError as error:
-        raise LinkError(f"TLS material: {error.strerror or error}") from error
-    return context

@@ -12,7 +12,6 @@ Object data that fits on no disk is answered 0xA700, not cut off. Nothing of a p
 import asyncio
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Any
@@ -30,6 +29,7 @@ from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION, cl
 from gateway.imaging.negotiation import Negotiation, clean_request
 from gateway.imaging.receiving import ReceivingDimse
 from gateway.imaging.storage import CANNOT_UNDERSTAND, Arrival, Intake, Keeper, Status, refusal, store
+from gateway.net.tls import server_context
 from gateway.net.upper_layer import PDU_SLACK, GuardedSocket, configure_library
 from gateway.sources.dicom_listener import FIRST_PDU_S, Listener, ServedAssociation
 from gateway.spool import Spool
@@ -113,12 +113,12 @@ class DicomSource:
                 (listen.host, listen.port),
                 [],
                 clock=self._clock,
-                tls=_server_tls(self._settings),
+                tls=None if self._settings.tls is None else server_context(self._settings.tls),
                 handlers=[(evt.EVT_REQUESTED, self._on_requested), (evt.EVT_C_STORE, self._on_store)],
                 admits=self._admits,
                 prepare=self._prepare,
             )
-        except OSError as error:  # ssl's errors too
+        except OSError as error:
             raise LinkError(f"{listen.host}:{listen.port}: {error.strerror or error}") from error
 
     def _prepare(self, assoc: ServedAssociation) -> None:
@@ -257,13 +257,3 @@ def _response(status: Status) -> Dataset:
     if status.comment:
         response.ErrorComment = status.comment.encode("ascii", "replace").decode()
     return response
-
-
-def _server_tls(settings: DicomSettings) -> ssl.SSLContext | None:
-    if settings.tls is None:
-        return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.tls.ca)
-    context.load_cert_chain(settings.tls.cert, settings.tls.key)
-    if settings.tls.verify_client:
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context

@@ -242,8 +242,15 @@ class _Handler(RequestHandler):
         assoc.requestor.address_info = AddressInformation.from_tuple(self.client_address)
         for event, handlers in server._handlers.items():
             _bind(assoc, event, handlers)
+        assoc.bind(evt.EVT_CONN_CLOSE, _end_waiting)
         server.prepare(assoc)
         return assoc
+
+
+def _end_waiting(event: Any) -> None:
+    """Wake an association whose peer went before it asked for anything; it would wait for the whole timeout."""
+    if event.assoc.requestor.primitive is None:
+        event.assoc.dul.to_user_queue.put(None)
 
 
 def _bind(assoc: Association, event: Any, handlers: Any) -> None:
@@ -256,9 +263,12 @@ def _bind(assoc: Association, event: Any, handlers: Any) -> None:
 
 
 def _speaks(sock: socket.socket) -> bool:
-    """Tell whether a first byte comes in time."""
-    if isinstance(sock, ssl.SSLSocket) and sock.pending():
-        return True
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(FIRST_PDU_S * 1000))
+    """Tell whether a first byte comes in time, and not just the end (a health probe, an eviction)."""
+    if isinstance(sock, ssl.SSLSocket):  # cannot peek
+        if sock.pending():
+            return True
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        return bool(poll.poll(FIRST_PDU_S * 1000))
+    sock.settimeout(FIRST_PDU_S)
+    return sock.recv(1, socket.MSG_PEEK) != b""
