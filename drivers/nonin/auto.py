@@ -115,6 +115,9 @@ class AutoSession:
         if self._fruitless % BLOCK_BYTES == 0 and self._fruitful:
             self._fruitless, self._fruitful = 0, False
         elif self._fruitless >= BYTES_WITHOUT_READING_MAX:
+            if (due := decoder.deadline) is not None:
+                decoder.tick(due)
+                self._readings += decoder.take_readings()
             self._decoder = None
 
     def _emit(self, now: float) -> None:

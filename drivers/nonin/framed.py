@@ -112,6 +112,7 @@ class FrameSession:
                 self._unread.heal()
         self._emit(now)
         self._in_step = True
+        self._opening_left = 0
         self._select_tries = 0
 
     def _take_noise(self, raw: bytes, now: float) -> None:

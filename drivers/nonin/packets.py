@@ -27,7 +27,11 @@ def sound_frame(buffer: bytes | bytearray, start: int, compressed: bool) -> bool
     first, second, third, fourth, checksum = buffer[start : start + FRAME_BYTES]
     if fourth & 0x80 or (first + second + third + fourth) & 0xFF != checksum:
         return False
-    return first == 0x01 and second >= 0x80 if compressed else first >= 0x80
+    return _may_begin(first, compressed) and (second >= 0x80 or not compressed)
+
+
+def _may_begin(first: int, compressed: bool) -> bool:
+    return first == 0x01 if compressed else first >= 0x80
 
 
 class PacketFormat:
@@ -44,6 +48,8 @@ class PacketFormat:
     def measure(self, buffer: bytes | bytearray, start: int, in_step: bool) -> int:
         """Return 5 for a sound frame, 0 when more bytes are needed, -1 for noise."""
         needed = FRAME_BYTES if in_step else 2 * FRAME_BYTES
+        if start < len(buffer) and not _may_begin(buffer[start], self._compressed):
+            return -1
         if len(buffer) - start < needed:
             return 0
         sound = all(sound_frame(buffer, start + at, self._compressed) for at in range(0, needed, FRAME_BYTES))
@@ -52,12 +58,12 @@ class PacketFormat:
     def take(self, unit: bytes, in_step: bool) -> list[Reading]:
         """Take a frame; the last one of a second gives the Reading."""
         synchronous = bool(unit[self._status_at] & _SYNC)
-        if not in_step or synchronous:
-            # Frames were lost, or a packet begins: what is unfinished cannot be trusted any more.
-            self._packet.clear()
-        if not synchronous and not self._packet:
-            return []
-        self._packet += unit
+        lost = bytes(self._packet) if synchronous or not in_step else b""
+        del self._packet[: len(lost)]
+        if synchronous or self._packet:
+            self._packet += unit
+        if lost:
+            return [Reading(raw=lost, fault=f"a packet of format {self.name} lost frames")]
         if len(self._packet) < _PACKET_BYTES:
             return []
         self._second += self._packet
