@@ -12,7 +12,7 @@ from datetime import datetime
 from enum import Enum
 
 from gateway.errors import ContentError
-from gateway.formats.hl7 import Header, Hl7Path, Hl7Text, parse_path, read_header
+from gateway.formats.hl7 import Header, Hl7Path, Hl7Text, parse_path, read_header, separators_of
 
 ERRORS_MAX = 20  # of one answer: what is kept of them
 
@@ -98,8 +98,9 @@ class Acknowledgement:
     errors: tuple[AckError, ...] = ()
 
 
-_UNREAD = Header([b"MSH", b"^~\\&", *([b""] * 8), b"P", b"2.5.1"], b"|", b"\r")
+_UNREAD = Header([b"MSH", b"^~\\&", *([b""] * 8), b"P", b"2.5.1"], b"|", b"\r", separators_of(b"^~\\&"))
 _ALWAYS, _NEVER, _ON_ERROR, _ON_SUCCESS = b"AL", b"NE", b"ER", b"SU"  # table 0155
+_PUNCTUATION = str.maketrans("", "", "-:T")  # of ISO 8601, that HL7 leaves out
 _RESPONSES = (b"ACK", b"MCF")
 _ERR_SINCE = (2, 5)  # from here on ERR-2, ERR-3, ERR-4; before, ERR-1
 _STRUCTURE_SINCE = (2, 4)  # from here on MSH-9 has three components
@@ -115,13 +116,13 @@ def is_acknowledgement(raw: bytes, header: Header) -> bool:
     return at >= 0 and raw.startswith(b"MSA" + header.separator, at + len(header.terminator))
 
 
-def answer_codes(header: Header, outcome: Outcome) -> tuple[AckCode, ...]:
+def answer_codes(header: Header | None, outcome: Outcome) -> tuple[AckCode, ...]:
     """Return which answers a message wants to an outcome, in the order they are sent; there may be none.
 
     A valued MSH-15 or MSH-16 that is not in table 0155 is taken as AL; an empty one beside a valued one as NE.
     """
     letter = outcome.value
-    if not header.enhanced:
+    if header is None or not header.enhanced:
         return (AckCode(f"A{letter}"),)
     commit, application = _asked(header.field(15), outcome), _asked(header.field(16), outcome)
     if outcome is not Outcome.ACCEPTED and commit:
@@ -177,7 +178,7 @@ def _asked(condition: bytes, outcome: Outcome) -> bool:
 
 
 def _msh(to: Header, control_id: str, now: datetime) -> list[bytes]:
-    stamp = f"{now:%Y%m%d%H%M%S}.{now.microsecond // 1000:03d}+0000".encode()
+    stamp = now.isoformat(timespec="milliseconds").translate(_PUNCTUATION).encode("ascii")
     conditions = [_NEVER, _NEVER] if to.enhanced else [b"", b""]
     return [
         b"MSH",
@@ -205,12 +206,12 @@ def _message_type(to: Header) -> bytes:
         return b"ACK"
     version = to.version
     structure = [b"ACK"] if version is not None and version >= _STRUCTURE_SINCE else []
-    return to.component_separator.join([b"ACK", to.trigger, *structure])
+    return to.separators.component.join([b"ACK", to.trigger, *structure])
 
 
 def _err(to: Header, fault: Fault) -> list[bytes]:
     """Return the ERR segment in the shape of the message's version."""
-    component, sub = to.component_separator, to.subcomponent_separator
+    component, sub = to.separators.component, to.separators.subcomponent
     location = [str(part).encode("ascii") for part in fault.location or ()]
     code = [str(fault.code.number).encode(), _text(fault.code.text, to), b"HL70357"]
     version = to.version
@@ -224,14 +225,16 @@ def _err(to: Header, fault: Fault) -> list[bytes]:
 def _text(text: str, to: Header) -> bytes:
     """Return our own words, escaped for the message's separators."""
     names = {
-        to.subcomponent_separator: b"T",
-        to.repetition_separator: b"R",
-        to.component_separator: b"S",
+        to.separators.subcomponent: b"T",
+        to.separators.repetition: b"R",
+        to.separators.component: b"S",
         to.separator: b"F",
-        to.escape: b"E",
+        to.separators.escape: b"E",
     }
     letters = [letter.encode("ascii", "replace") for letter in text]
-    return b"".join(to.escape + names[letter] + to.escape if letter in names else letter for letter in letters)
+    return b"".join(
+        to.separators.escape + names[letter] + to.separators.escape if letter in names else letter for letter in letters
+    )
 
 
 def _msa_2(raw: bytes, header: Header) -> bytes:

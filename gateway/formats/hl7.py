@@ -5,10 +5,11 @@ how the MSH segment ends, so an LF inside a field of a sound message stays a par
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import islice
+from typing import NamedTuple
 
 from gateway.errors import ContentError
 from gateway.formats.charset import codec_of, splits_as_text
@@ -35,10 +36,19 @@ _FIELDS_MAX = 18  # MSH-18 is the last one we read
 _DEFAULT_SEPARATORS = b"^~\\&"
 _HEX = re.compile(r"X(?:[0-9A-Fa-f]{2})+")
 _OTHER_ESCAPES = {".br": "\n", "H": "", "N": "", "P": "#"}
-_Fields = tuple[tuple[str, tuple[int, ...]], ...]  # segments, and their fields that are looked at
-_TERMS: _Fields = (("PID", (3,)), ("PV1", (19,)), ("OBR", (18,)), ("IPC", (1, 3)), ("ZDS", (1,)))
-_PATIENT: _Fields = (("PID", (3,)),)
-_VISIT: _Fields = (("PV1", (19,)),)
+_Fields = Mapping[bytes, tuple[int, ...]]  # segments, and their fields that are looked at
+_TERMS: _Fields = {b"PID": (3,), b"PV1": (19,), b"OBR": (18,), b"IPC": (1, 3), b"ZDS": (1,)}
+_PATIENT: _Fields = {b"PID": (3,)}
+_VISIT: _Fields = {b"PV1": (19,)}
+
+
+class Separators(NamedTuple):
+    """The encoding characters, MSH-2, in its order; usually `^~\\&`."""
+
+    component: bytes
+    repetition: bytes
+    escape: bytes
+    subcomponent: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +61,7 @@ class Header:
     parts: list[bytes]
     separator: bytes  # MSH-1
     terminator: bytes
+    separators: Separators
 
     def field(self, number: int) -> bytes:
         """Return MSH-number as received, empty where it is missing."""
@@ -60,29 +71,9 @@ class Header:
 
     def component(self, number: int, component: int) -> bytes:
         """Return one component of MSH-number's first repetition, empty where it is missing."""
-        first = self.field(number).split(self.repetition_separator, 1)[0]
-        components = first.split(self.component_separator, component)
+        first = self.field(number).partition(self.separators.repetition)[0]
+        components = first.split(self.separators.component, component)
         return components[component - 1] if component <= len(components) else b""
-
-    @property
-    def component_separator(self) -> bytes:
-        """Return the first encoding character, usually `^`."""
-        return self._encoding_character(0)
-
-    @property
-    def repetition_separator(self) -> bytes:
-        """Return the second encoding character, usually `~`."""
-        return self._encoding_character(1)
-
-    @property
-    def escape(self) -> bytes:
-        r"""Return the third encoding character, usually a backslash."""
-        return self._encoding_character(2)
-
-    @property
-    def subcomponent_separator(self) -> bytes:
-        """Return the fourth encoding character, usually `&`."""
-        return self._encoding_character(3)
 
     @property
     def message_type(self) -> bytes:
@@ -115,9 +106,6 @@ class Header:
         names = self.field(18)
         return codec_of(names, default) if names else default
 
-    def _encoding_character(self, index: int) -> bytes:
-        return self.parts[1][index : index + 1] or _DEFAULT_SEPARATORS[index : index + 1]
-
 
 def read_header(raw: bytes) -> Header:
     """Read the MSH segment of a message, or of its beginning.
@@ -138,9 +126,14 @@ def read_header(raw: bytes) -> Header:
     parts = raw[start:end].split(separator, _FIELDS_MAX)
     if len(parts) < 2:
         raise ContentError("not HL7: MSH has no fields")
-    if raw[end : end + 1] == b"\n":
-        return Header(parts, separator, b"\n")
-    return Header(parts, separator, b"\r\n" if raw[end + 1 : end + 2] == b"\n" else b"\r")
+    return Header(parts, separator, _terminator(raw, end), separators_of(parts[1]))
+
+
+@lru_cache(maxsize=64)
+def separators_of(encoding_characters: bytes) -> Separators:
+    """Return the separators of an MSH-2; those it leaves out are the usual ones."""
+    signs = encoding_characters[:4] + _DEFAULT_SEPARATORS[len(encoding_characters) :]
+    return Separators(signs[0:1], signs[1:2], signs[2:3], signs[3:4])
 
 
 class Hl7Text:
@@ -193,12 +186,12 @@ class Hl7Text:
             number -= 1
         if number >= len(segment):
             return
-        repetitions = segment[number].split(header.repetition_separator.decode("latin-1"))
+        repetitions = segment[number].split(header.separators.repetition.decode("latin-1"))
         if path.repetition is not None:
             repetitions = repetitions[path.repetition - 1 : path.repetition]
         for text in repetitions:
-            text = _part(text, header.component_separator.decode("latin-1"), path.component)
-            text = _part(text, header.subcomponent_separator.decode("latin-1"), path.subcomponent)
+            text = _part(text, header.separators.component.decode("latin-1"), path.component)
+            text = _part(text, header.separators.subcomponent.decode("latin-1"), path.subcomponent)
             yield _unescaped(text, header, self._codec)
 
 
@@ -241,6 +234,12 @@ def _end_of_segment(raw: bytes, start: int) -> int:
     return end if line < 0 else line
 
 
+def _terminator(raw: bytes, end: int) -> bytes:
+    """Return what ends the segment that ends there: CR, LF or CR LF; CR where it ends with the bytes."""
+    two = raw[end : end + 2]
+    return two if two == b"\r\n" else two[:1] or b"\r"
+
+
 def _part(text: str, separator: str, number: int | None) -> str:
     if number is None:
         return text
@@ -252,20 +251,22 @@ def _keys(raw: bytes, header: Header, codec: str, fields: _Fields) -> Iterator[s
     """Yield the first component of every repetition of the fields, not looking at more of the message than that."""
     if splits_as_text(codec):
         text = Hl7Text(raw, codec)
-        for segment, numbers in fields:
+        for segment, numbers in fields.items():
             for number in numbers:
-                yield from text.read(Hl7Path(segment, number, component=1))
+                yield from text.read(Hl7Path(segment.decode("ascii"), number, component=1))
         return
-    numbers_of = dict(fields)
-    for found in _scanner(header.terminator, header.separator, fields).finditer(raw):
-        for number in numbers_of[found[1].decode("ascii")]:
-            yield from _first_components(found[2], number, header, codec)
+    for found in _scanner(header.terminator, header.separator, tuple(fields)).finditer(raw):
+        segment, rest = found.groups()
+        for number in fields[segment]:
+            parts = rest.split(header.separator, number)
+            if len(parts) >= number and parts[number - 1]:
+                yield from _first_components(parts[number - 1], header, codec)
 
 
 @lru_cache(maxsize=64)
-def _scanner(terminator: bytes, separator: bytes, fields: _Fields) -> re.Pattern[bytes]:
-    """Return what finds the segments of the fields in one pass: their name, and their fields from the first on."""
-    names = b"|".join(segment.encode("ascii") for segment, _ in fields)
+def _scanner(terminator: bytes, separator: bytes, segments: tuple[bytes, ...]) -> re.Pattern[bytes]:
+    """Return what finds the segments in one pass: their name, and their fields from the first on."""
+    names = b"|".join(segments)
     return re.compile(rb"%b(%b)%b([^%b]*)" % (terminator, names, re.escape(separator), terminator))
 
 
@@ -275,27 +276,26 @@ def _text_scanner(end: str, separator: str, name: str) -> re.Pattern[str]:
     return re.compile(f"{end}({name}{re.escape(separator)}[^{end}]*)")
 
 
-def _first_components(segment: bytes, number: int, header: Header, codec: str) -> Iterator[str]:
-    parts = segment.split(header.separator, number)
-    if len(parts) < number:
-        return
-    for repetition in parts[number - 1].split(header.repetition_separator, TERMS_MAX)[:TERMS_MAX]:
-        first = repetition.split(header.component_separator, 1)[0].strip()
+def _first_components(field: bytes, header: Header, codec: str) -> Iterator[str]:
+    separators = header.separators
+    for repetition in field.split(separators.repetition, TERMS_MAX)[:TERMS_MAX]:
+        first = repetition.partition(separators.component)[0].strip()
         if first and first != b'""':
-            yield _unescaped(first[:TERM_BYTES_MAX].decode(codec, "replace"), header, codec)
+            text = first[:TERM_BYTES_MAX].decode(codec, "replace")
+            yield text if separators.escape not in first else _unescaped(text, header, codec)
 
 
 def _unescaped(text: str, header: Header, codec: str) -> str:
     r"""Resolve escape sequences (2.7): separators, `\Xhh..\`, `\.br\`; highlighting goes, unknown ones stay."""
-    escape = header.escape.decode("latin-1")
+    escape = header.separators.escape.decode("latin-1")
     if escape not in text:
         return text
     plain = {
         "F": header.separator,
-        "S": header.component_separator,
-        "R": header.repetition_separator,
-        "E": header.escape,
-        "T": header.subcomponent_separator,
+        "S": header.separators.component,
+        "R": header.separators.repetition,
+        "E": header.separators.escape,
+        "T": header.separators.subcomponent,
     }
 
     def resolved(found: re.Match[str]) -> str:
