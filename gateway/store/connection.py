@@ -40,7 +40,8 @@ def open_writer(path: Path, synchronous: str = "FULL") -> apsw.Connection:
     sqlite_version()
     connection = apsw.Connection(os.fspath(path), statementcachesize=STATEMENTS_CACHED)
     try:
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # before the first table, else without effect
+        if connection.execute("PRAGMA page_count").get == 0:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         _demand(connection, "journal_mode", "WAL", "wal")
         _demand(connection, "synchronous", synchronous, _SYNCHRONOUS[synchronous])
         connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
