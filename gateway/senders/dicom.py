@@ -6,7 +6,7 @@ each status means (PS3.4, table B.2-1; PS3.7, annex C):
     0000                             delivered
     B000 B006 B007, other warnings   delivered, the warning noted
     A7xx 0213                        out of resources: later, and nothing more now
-    0110                             processing failure: later, a limited number of times
+    0110, or A-ABORT in reply        processing failure: later, a limited number of times
     A9xx Cxxx 0122 no context ...    refused
 
 The library blocks, so each Sender has one thread of its own.
@@ -15,7 +15,7 @@ The library blocks, so each Sender has one thread of its own.
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from gateway.errors import ContentError, LinkError, StoreError
 from gateway.formats.dicom import IMPLICIT_LITTLE, is_uid, read_header, read_meta
 from gateway.model import Parcel, Receipt, Verdict
 from gateway.net.tls import client_context
-from gateway.senders.dicom_association import Answer, NoContextError, RequestedAssociation, Syntax
+from gateway.senders.dicom_association import Answer, NoContextError, PeerAbortError, RequestedAssociation, Syntax
 from gateway.spool import Spool
 
 BATCH_MAX = 64
@@ -68,7 +68,7 @@ class DicomSender:
         self._stop = threading.Event()
         self._association: RequestedAssociation | None = None
 
-    async def send(self, parcels: Sequence[Parcel]) -> AsyncIterator[Receipt]:
+    async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Bring the Parcels in their order; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
         loop = asyncio.get_running_loop()
         receipts: asyncio.Queue[Receipt | None] = asyncio.Queue()
@@ -206,6 +206,8 @@ def _send_one(association: RequestedAssociation, item: _Item) -> Receipt:
         return _no_context(item)
     try:
         answer = association.store(item.path, item.dataset_offset, item.syntax, item.sop_instance_uid)
+    except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
+        return Receipt(delivery_id=item.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
     except OSError as error:
         raise LinkError(f"reading the spool while sending: {error.strerror}") from error
     verdict, reason = verdict_of(answer)

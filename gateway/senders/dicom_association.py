@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from pydicom.uid import UID
 from pynetdicom._globals import MODE_REQUESTOR
@@ -19,6 +20,7 @@ from pynetdicom.ae import ApplicationEntity
 from pynetdicom.association import Association
 from pynetdicom.dimse_messages import C_ECHO_RQ, C_STORE_RQ, DIMSEMessage
 from pynetdicom.dimse_primitives import C_ECHO, C_STORE
+from pynetdicom.pdu_primitives import P_DATA
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation
 
@@ -98,7 +100,11 @@ class RequestedAssociation:
         return syntax in self._contexts
 
     def store(self, path: Path, dataset_offset: int, syntax: Syntax, sop_instance_uid: str) -> Answer:
-        """Send one data set, byte for byte as it lies in the file. Raises LinkError, after which all is over."""
+        """Send one data set, byte for byte as it lies in the file.
+
+        One of odd length gets the NUL behind it that a Deflated one must have (PS3.5, A.5). Raises LinkError, after
+        which all is over; PeerAbortError is the kind where the peer ended it by A-ABORT.
+        """
         request = C_STORE()
         request.MessageID = self._next_message_id()
         request.Priority = 2
@@ -185,9 +191,9 @@ class RequestedAssociation:
         asked = self._message_id
         pdu_max = assoc.acceptor.maximum_length or PDU_MAX  # 0 means no limit (PS3.8, D.1.1)
         try:
-            for fragment in message.encode_msg(context_id, min(max(pdu_max, PDU_MIN), PDU_MAX)):
+            for fragment in message.encode_msg(context_id, min(max(pdu_max, PDU_MIN), PDU_MAX) & ~1):
                 self._wait_for_room(assoc)
-                assoc.dul.send_pdu(fragment)
+                assoc.dul.send_pdu(_even(fragment))
             self._wait_for_room(assoc, 0)
             _, response = assoc.dimse.msg_queue.get(timeout=self._settings.response_timeout_s)
         except queue.Empty:
@@ -197,19 +203,24 @@ class RequestedAssociation:
             self.abort()
             raise
         if response is None or response.MessageIDBeingRespondedTo != asked or response.Status is None:
-            fault = self._socket.fault if self._socket else None
-            self.abort()
-            raise LinkError(f"{self._peer}: {fault or 'association ended, or a response to something else'}")
+            self._give_up(assoc, "association ended, or a response to something else")
         return Answer(int(response.Status), str(getattr(response, "ErrorComment", None) or ""))
 
     def _wait_for_room(self, assoc: Association, queued_max: int = QUEUED_MAX) -> None:
         """Wait until the writer has caught up; its writes have a time limit, so this ends."""
         while assoc.dul.to_provider_queue.qsize() > queued_max:
             if not assoc.dul.is_alive() or assoc.acse.is_aborted():
-                fault = self._socket.fault if self._socket else None
-                self.abort()
-                raise LinkError(f"{self._peer}: {fault or 'association ended while sending'}")
+                self._give_up(assoc, "association ended while sending")
             self._idle.wait(POLL_S)
+
+    def _give_up(self, assoc: Association, words: str) -> NoReturn:
+        """End it, and tell an abort by the peer from a connection that broke."""
+        aborted = assoc.acse.is_aborted("a-abort")
+        fault = self._socket.fault if self._socket else None
+        self.abort()
+        if aborted:
+            raise PeerAbortError(f"{self._peer} aborted the association")
+        raise LinkError(f"{self._peer}: {fault or words}")
 
     def _next_message_id(self) -> int:
         self._message_id = self._message_id % 0xFFFF + 1
@@ -218,6 +229,18 @@ class RequestedAssociation:
 
 class NoContextError(LinkError):
     """The peer took the association and none of its contexts: the content is refused, the link is sound."""
+
+
+class PeerAbortError(LinkError):
+    """The peer aborted on purpose: it may be the content that it could not take."""
+
+
+def _even(fragment: P_DATA) -> P_DATA:
+    """Pad a fragment to even length: peers abort otherwise. Only a data set's last one can be odd (its head is one)."""
+    ((context_id, data),) = fragment.presentation_data_value_list
+    if len(data) % 2 == 0:
+        fragment.presentation_data_value_list[0] = (context_id, data + b"\0")
+    return fragment
 
 
 def _context(number: int, syntax: Syntax) -> PresentationContext:

@@ -1,0 +1,606 @@
+import asyncio
+import contextlib
+import os
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pydicom
+import pytest
+from pydicom.dataset import Dataset
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import CTImageStorage, Verification
+
+from gateway.clock import SystemClock
+from gateway.config import DicomDestination
+from gateway.errors import GatewayError, LinkError, TemporaryError
+from gateway.formats.dicom import part10_prefix, read_meta
+from gateway.model import Delivery, DeliveryState, Kind, Message, Parcel, Receipt, Verdict
+from gateway.senders.dicom import DicomSender, verdict_of
+from gateway.senders.dicom_association import Answer
+from gateway.spool import Spool
+
+TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
+CT = TEST_FILES / "CT_small.dcm"
+CT_CLASS, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Spool:
+    spool = Spool(tmp_path / "spool")
+    spool.open()
+    return spool
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+@pytest.fixture
+def destination(port: int) -> DicomDestination:
+    return DicomDestination(
+        name="pacs", host="127.0.0.1", port=port, ae_title="PACS", connect_timeout_s=3, response_timeout_s=10
+    )
+
+
+def _parcel(number: int, object_name: str | None) -> Parcel:
+    message = Message(
+        id=number,
+        source="imaging",
+        kind=Kind.DICOM,
+        received_at=NOW,
+        size=1,
+        digest=b"",
+        peer=None,
+        identifier=None,
+        observed_at=None,
+        raw=None,
+        object_name=object_name,
+        result=None,
+        headers={},
+        quarantined=None,
+    )
+    delivery = Delivery(
+        id=number,
+        message_id=number,
+        destination="pacs",
+        state=DeliveryState.PENDING,
+        ordinal=number,
+        control_id=str(number),
+    )
+    return Parcel(delivery=delivery, message=message)
+
+
+def _keep(spool: Spool, dataset: bytes, *, uid: str, sop_class: str = CT_CLASS, syntax: str = EXPLICIT) -> str:
+    prefix = part10_prefix(sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=syntax)
+    with spool.new_incoming() as file:
+        file.write(prefix + dataset)
+    return spool.keep(Path(file.name), uid, len(prefix)).name
+
+
+def _keep_file(spool: Spool, path: Path) -> str:
+    meta = read_meta(path)
+    dataset = _dataset_bytes(path)
+    return _keep(spool, dataset, uid=meta.sop_instance_uid, sop_class=meta.sop_class_uid, syntax=meta.transfer_syntax)
+
+
+def _keep_small(spool: Spool, number: int, bulk: int = 2000) -> str:
+    dataset = Dataset()
+    dataset.SOPClassUID = CT_CLASS
+    dataset.SOPInstanceUID = f"1.2.3.{number}"
+    dataset.PixelData = os.urandom(bulk)
+    dataset["PixelData"].VR = "OW"
+    path = spool.folder / "small"
+    dataset.save_as(path, implicit_vr=False, little_endian=True)
+    return _keep(spool, path.read_bytes(), uid=f"1.2.3.{number}")
+
+
+def _dataset_bytes(path: Path) -> bytes:
+    return path.read_bytes()[read_meta(path).dataset_offset :]
+
+
+async def _send(
+    settings: DicomDestination, spool: Spool, names: Sequence[str | None]
+) -> tuple[list[Receipt], GatewayError | None]:
+    sender = DicomSender(settings, spool, SystemClock())
+    receipts: list[Receipt] = []
+    try:
+        async for receipt in sender.send([_parcel(number, name) for number, name in enumerate(names, 1)]):
+            receipts.append(receipt)
+    except (LinkError, TemporaryError) as error:
+        return receipts, error
+    finally:
+        await sender.close()
+    return receipts, None
+
+
+async def _until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
+    async with asyncio.timeout(within_s):
+        while not holds():  # noqa: ASYNC110  # processes outside tell nobody
+            await asyncio.sleep(0.01)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+@contextmanager
+def _storescp(port: int, folder: Path, *options: str) -> Iterator[Path]:
+    folder.mkdir()
+    command = ["storescp", "--bit-preserving", "+xa", *options, "-aet", "PACS", "-od", str(folder), str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        asyncio.run(_until(lambda: _listens(port)))
+        yield folder
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+@pytest.fixture
+def storescp(port: int, tmp_path: Path) -> Iterator[Path]:
+    """DCMTK's receiver, writing what comes bit for bit."""
+    with _storescp(port, tmp_path / "received", "--promiscuous") as folder:
+        yield folder
+
+
+@pytest.fixture
+def storescp_of_known_classes(port: int, tmp_path: Path) -> Iterator[Path]:
+    """The same, accepting only the SOP Classes that it knows."""
+    with _storescp(port, tmp_path / "received") as folder:
+        yield folder
+
+
+class Scp:
+    """A small archive that answers as told; statuses are taken in turn, the last one stays."""
+
+    def __init__(self) -> None:
+        self.statuses = [0x0000]
+        self.uids: list[str] = []
+        self.on_store: Callable[[], None] = lambda: None
+        self.released = threading.Event()
+        self.associations = 0
+
+    def answer(self, event: evt.Event) -> Dataset:
+        self.uids.append(str(event.request.AffectedSOPInstanceUID))
+        self.on_store()
+        response = Dataset()
+        response.Status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
+        return response
+
+    def requested(self, _event: evt.Event) -> None:
+        self.associations += 1
+
+    def ended(self, _event: evt.Event) -> None:
+        self.released.set()
+
+
+@contextmanager
+def _archive(scp: Scp, port: int, *, called: bool = False, calling: tuple[str, ...] = ()) -> Iterator[Scp]:
+    ae = AE("OTHER" if called else "PACS")
+    ae.require_called_aet = called
+    ae.require_calling_aet = list(calling)
+    ae.add_supported_context(Verification)
+    ae.add_supported_context(CTImageStorage, EXPLICIT)
+    handlers = [(evt.EVT_C_STORE, scp.answer), (evt.EVT_RELEASED, scp.ended), (evt.EVT_REQUESTED, scp.requested)]
+    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
+    assert server is not None
+    try:
+        yield scp
+    finally:
+        ae.shutdown()
+
+
+@contextmanager
+def _scripted(port: int, talk: Callable[[socket.socket], None]) -> Iterator[threading.Event]:
+    """A peer that accepts one connection and does what `talk` says."""
+    listener = socket.create_server(("127.0.0.1", port))
+    done = threading.Event()
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            sock, _ = listener.accept()
+            with sock:
+                talk(sock)
+        done.set()
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield done
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(20)
+
+
+# --- delivered ---
+
+
+async def test_data_sets_arrive_at_dcmtk_byte_for_byte(
+    destination: DicomDestination, spool: Spool, storescp: Path
+) -> None:
+    files = [
+        TEST_FILES / name
+        for name in ("CT_small.dcm", "MR_small_bigendian.dcm", "JPEG2000.dcm", "image_dfl.dcm", "rtplan.dcm")
+    ]
+
+    receipts, error = await _send(destination, spool, [_keep_file(spool, file) for file in files])
+
+    assert error is None
+    assert [(receipt.delivery_id, receipt.verdict) for receipt in receipts] == [
+        (number, Verdict.DELIVERED) for number in range(1, 6)
+    ]
+    assert receipts[0].acknowledgement == b"0000"
+    received = {_dataset_bytes(path) for path in storescp.iterdir()}  # noqa: ASYNC240
+    assert received == {_dataset_bytes(file) + b"\0" * (len(_dataset_bytes(file)) % 2) for file in files}
+
+
+async def test_one_association_serves_a_batch_and_is_released(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    names = [_keep_small(spool, number) for number in range(64)]
+    with _archive(Scp(), port) as scp:
+        receipts, error = await _send(destination, spool, names)
+        assert await asyncio.to_thread(scp.released.wait, 10)
+
+    assert error is None
+    assert [receipt.delivery_id for receipt in receipts] == list(range(1, 65))
+    assert scp.uids == [f"1.2.3.{number}" for number in range(64)]
+    assert scp.associations == 1
+
+
+async def test_many_small_objects_to_a_peer_with_nagle_are_quick_and_no_response_is_lost(
+    destination: DicomDestination, spool: Spool, storescp: Path
+) -> None:
+    names = [_keep_small(spool, number) for number in range(64)]
+    sender = DicomSender(destination, spool, SystemClock())
+    began = time.monotonic()
+    for _ in range(6):
+        parcels = [_parcel(number, name) for number, name in enumerate(names)]
+        receipts = [receipt async for receipt in sender.send(parcels)]
+        assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 64
+    await sender.close()
+
+    assert time.monotonic() - began < 10  # pauses of 40 ms would make it more than fifteen
+
+
+async def test_memory_does_not_grow_with_the_object(destination: DicomDestination, spool: Spool, port: int) -> None:
+    name = _keep_small(spool, 1, bulk=80 << 20)
+    peak: list[int] = []
+
+    def slow_reader(sock: socket.socket) -> None:
+        _accept_association(sock)
+        before = _resident_bytes()
+        for _ in range(200):
+            sock.recv(64 << 10, socket.MSG_WAITALL)
+        peak.append(_resident_bytes() - before)
+
+    with _scripted(port, slow_reader) as done:
+        _, error = await _send(destination, spool, [name])
+        assert await asyncio.to_thread(done.wait, 10)
+
+    assert isinstance(error, LinkError)
+    assert peak[0] < 20 << 20
+
+
+async def test_more_syntaxes_than_contexts_take_more_associations(
+    destination: DicomDestination, spool: Spool, storescp: Path
+) -> None:
+    names = [_keep(spool, b"", uid=f"1.2.{number}", sop_class=f"1.2.3.{number}") for number in range(1, 131)]
+
+    receipts, error = await _send(destination, spool, names)
+
+    assert error is None
+    assert len(receipts) == 130
+
+
+# --- every other outcome ---
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        (0x0000, Verdict.DELIVERED),
+        (0xB000, Verdict.DELIVERED),
+        (0xB006, Verdict.DELIVERED),
+        (0xB007, Verdict.DELIVERED),
+        (0x0111, Verdict.DELIVERED),
+        (0xA700, Verdict.RETRY),
+        (0xA7FF, Verdict.RETRY),
+        (0x0213, Verdict.RETRY),
+        (0x0110, Verdict.RETRY_CONTENT),
+        (0xA900, Verdict.REFUSED),
+        (0xC000, Verdict.REFUSED),
+        (0xC211, Verdict.REFUSED),
+        (0x0122, Verdict.REFUSED),
+        (0x0124, Verdict.REFUSED),
+    ],
+)
+def test_a_status_has_its_verdict(status: int, verdict: Verdict) -> None:
+    got, reason = verdict_of(Answer(status, "words of the peer"))
+
+    assert got is verdict
+    assert (reason is None) == (status == 0)
+    assert "words" not in (reason or "")
+
+
+async def test_a_refusal_does_not_stop_the_batch_and_a_retry_does(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    names = [_keep_small(spool, number) for number in range(5)]
+    scp = Scp()
+    scp.statuses = [0x0000, 0xC000, 0xB007, 0xA700, 0x0000]
+    with _archive(scp, port):
+        receipts, error = await _send(destination, spool, names)
+
+    assert error is None
+    assert [receipt.verdict for receipt in receipts] == [
+        Verdict.DELIVERED,
+        Verdict.REFUSED,
+        Verdict.DELIVERED,
+        Verdict.RETRY,
+    ]
+    assert receipts[2].acknowledgement == b"B007"
+
+
+async def test_what_the_peer_has_no_context_for_is_refused_and_the_rest_goes(
+    destination: DicomDestination, spool: Spool, storescp_of_known_classes: Path
+) -> None:
+    names = [_keep_small(spool, 1), _keep(spool, b"x", uid="1.2.9", sop_class="1.2.99"), _keep_small(spool, 2)]
+
+    receipts, _ = await _send(destination, spool, names)
+    only, error = await _send(destination, spool, names[1:2])
+
+    verdicts = [receipt.verdict for receipt in receipts]
+    assert verdicts == [Verdict.DELIVERED, Verdict.REFUSED, Verdict.DELIVERED]
+    assert "1.2.99" in (receipts[1].reason or "")
+    assert error is None
+    assert [receipt.verdict for receipt in only] == [Verdict.REFUSED]
+
+
+async def test_a_missing_file_and_a_wrong_name_are_refused(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    with _archive(Scp(), port):
+        receipts, error = await _send(destination, spool, ["a" * 64, "../../etc/passwd", None, _keep_small(spool, 1)])
+
+    assert error is None
+    assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED] * 3 + [Verdict.DELIVERED]
+    assert "missing" in (receipts[0].reason or "")
+
+
+async def test_the_command_carries_the_data_sets_own_uid(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    name = _keep_small(spool, 1)
+    other = _keep(spool, _dataset_bytes(spool.path_of(name)), uid="9.9.9")
+    with _archive(Scp(), port) as scp:
+        await _send(destination, spool, [other])
+
+    assert scp.uids == ["1.2.3.1"]
+
+
+async def test_nobody_listening_is_a_link_error(destination: DicomDestination, spool: Spool) -> None:
+    receipts, error = await _send(destination, spool, [_keep_small(spool, 1)])
+
+    assert receipts == []
+    assert isinstance(error, LinkError)
+    assert "refused" in str(error)
+
+
+async def test_a_permanent_rejection_is_a_link_error_that_says_why(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    with _archive(Scp(), port, called=True):
+        _, error = await _send(destination, spool, [_keep_small(spool, 1)])
+
+    assert type(error) is LinkError
+    assert "Called AE title not recognised" in str(error)
+
+
+async def test_a_transient_rejection_is_temporary(destination: DicomDestination, spool: Spool, port: int) -> None:
+    def reject(sock: socket.socket) -> None:
+        sock.recv(65536)
+        sock.sendall(b"\x03\0\0\0\0\x04\0\x02\x03\x01")
+        sock.recv(1)
+
+    with _scripted(port, reject):
+        _, error = await _send(destination, spool, [_keep_small(spool, 1)])
+
+    assert isinstance(error, TemporaryError)
+
+
+def _accept_association(sock: socket.socket) -> None:
+    """Answer an A-ASSOCIATE-RQ for one CT context the short way."""
+    head = sock.recv(6, socket.MSG_WAITALL)
+    request = sock.recv(int.from_bytes(head[2:6], "big"), socket.MSG_WAITALL)
+    context = b"\x40\0\0\x13" + EXPLICIT.encode()
+    items = b"\x10\0\0\x15" + b"1.2.840.10008.3.1.1.1"
+    items += b"\x21\0" + (4 + len(context)).to_bytes(2, "big") + b"\x01\0\0\0" + context
+    user = b"\x51\0\0\x04\0\0\x40\0" + b"\x52\0\0\x051.2.3"
+    items += b"\x50\0" + len(user).to_bytes(2, "big") + user
+    body = request[:68] + items
+    sock.sendall(b"\x02\0" + len(body).to_bytes(4, "big") + body)
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.parametrize("moment", ["at-once", "associated"])
+async def test_a_peer_that_goes_away_is_a_link_error(
+    destination: DicomDestination, spool: Spool, port: int, moment: str
+) -> None:
+    def leave(sock: socket.socket) -> None:
+        if moment == "at-once":
+            sock.recv(10)
+        else:
+            _accept_association(sock)
+
+    with _scripted(port, leave):
+        began = time.monotonic()
+        receipts, error = await _send(destination, spool, [_keep_small(spool, 1)])
+
+    assert receipts == []
+    assert isinstance(error, LinkError)
+    assert time.monotonic() - began < 8
+
+
+async def test_an_object_that_makes_the_peer_abort_is_tried_a_limited_number_of_times(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    def abort(sock: socket.socket) -> None:
+        _accept_association(sock)
+        sock.recv(200, socket.MSG_WAITALL)
+        sock.sendall(b"\x07\0\0\0\0\x04\0\0\0\0")  # A-ABORT by the service user
+        while sock.recv(65536):
+            pass
+
+    with _scripted(port, abort):
+        receipts, error = await _send(destination, spool, [_keep_small(spool, 1), _keep_small(spool, 2)])
+
+    assert error is None
+    assert [(receipt.delivery_id, receipt.verdict) for receipt in receipts] == [(1, Verdict.RETRY_CONTENT)]
+
+
+async def test_a_peer_that_never_answers_is_given_up(destination: DicomDestination, spool: Spool, port: int) -> None:
+    def say_nothing(sock: socket.socket) -> None:
+        _accept_association(sock)
+        while sock.recv(65536):
+            pass
+
+    with _scripted(port, say_nothing):
+        began = time.monotonic()
+        _, error = await _send(replace(destination, response_timeout_s=0.5), spool, [_keep_small(spool, 1)])
+
+    assert isinstance(error, LinkError)
+    assert "no response" in str(error)
+    assert time.monotonic() - began < 5
+
+
+async def test_a_peer_that_stops_reading_is_given_up(
+    destination: DicomDestination, spool: Spool, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.senders.dicom_association.STALL_S", 0.5)
+    enough = threading.Event()
+
+    def stop_reading(sock: socket.socket) -> None:
+        _accept_association(sock)
+        enough.wait(20)
+
+    with _scripted(port, stop_reading):
+        began = time.monotonic()
+        _, error = await _send(destination, spool, [_keep_small(spool, 1, bulk=40 << 20)])
+        took_s = time.monotonic() - began
+        enough.set()
+
+    assert isinstance(error, LinkError)
+    assert took_s < 6
+
+
+async def test_what_was_delivered_before_a_failure_is_told(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    names = [_keep_small(spool, number) for number in range(3)]
+    scp = Scp()
+    with _archive(scp, port):
+        sender = DicomSender(destination, spool, SystemClock())
+        receipts = []
+        stalled = threading.Event()
+
+        def stall_on_second() -> None:
+            if len(scp.uids) == 2:
+                stalled.set()
+                threading.Event().wait(1)
+
+        scp.on_store = stall_on_second
+        sending = sender.send([_parcel(number, name) for number, name in enumerate(names)])
+        receipts.append(await anext(sending))
+        assert await asyncio.to_thread(stalled.wait, 10)
+        await sender.close()
+        with pytest.raises(LinkError):
+            receipts += [receipt async for receipt in sending]
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED]
+
+
+async def test_a_cancelled_send_ends_soon_and_leaves_no_thread(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    def say_nothing(sock: socket.socket) -> None:
+        _accept_association(sock)
+        while sock.recv(65536):
+            pass
+
+    async def collect(sender: DicomSender, name: str) -> list[Receipt]:
+        return [receipt async for receipt in sender.send([_parcel(1, name)])]
+
+    with _scripted(port, say_nothing):
+        sender = DicomSender(replace(destination, response_timeout_s=60), spool, SystemClock())
+        task = asyncio.create_task(collect(sender, _keep_small(spool, 1)))
+        await _until(lambda: sender._association is not None and bool(sender._association._contexts))
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await sender.close()
+
+    assert time.monotonic() - began < 5
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("dicom-pacs")]
+
+
+# --- probe ---
+
+
+async def test_the_probe_says_echo(destination: DicomDestination, spool: Spool, storescp: Path) -> None:
+    sender = DicomSender(destination, spool, SystemClock())
+
+    assert "C-ECHO answered by PACS" in await sender.probe()
+    await sender.close()
+
+
+async def test_the_probe_tells_what_failed(destination: DicomDestination, spool: Spool) -> None:
+    sender = DicomSender(replace(destination, host="no-such-host.invalid"), spool, SystemClock())
+
+    with pytest.raises(LinkError, match=r"no-such-host\.invalid"):
+        await sender.probe()
+    await sender.close()
+
+
+# --- Orthanc ---
+
+
+async def test_orthanc_keeps_what_is_sent(
+    destination: DicomDestination, spool: Spool, port: int, tmp_path: Path
+) -> None:
+    conf = tmp_path / "orthanc.json"
+    storage = tmp_path / "orthanc"
+    conf.write_text(
+        f'{{"DicomPort": {port}, "DicomAet": "PACS", "HttpServerEnabled": false, "StorageDirectory": "{storage}",'
+        f' "IndexDirectory": "{storage}", "Plugins": [], "StorageCompression": false}}'
+    )
+    process = subprocess.Popen(["Orthanc", str(conf)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
+    try:
+        await _until(lambda: _listens(port), 20)
+        receipts, error = await _send(destination, spool, [_keep_file(spool, CT)])
+    finally:
+        process.terminate()
+        await asyncio.to_thread(process.wait, 20)
+
+    assert error is None
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED]
+    stored = [path for path in storage.rglob("*") if path.is_file()]
+    assert any(path.read_bytes().endswith(_dataset_bytes(CT)) for path in stored)
