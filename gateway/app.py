@@ -1,18 +1,16 @@
 """The agent: builds the parts from the configuration, starts, watches, reloads and stops them in order.
 
-    start: lock, store, spool, intake, destinations, sources, upkeep
-    stop:  sources, destinations, upkeep, store; ten seconds
+start: lock, store, spool, intake, destinations, sources, upkeep
+stop:  sources, destinations, upkeep, store; ten seconds
 """
 
 import asyncio
-import fcntl
 import logging
 import os
 from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from gateway.alarms import Alarms
 from gateway.assembly import Origins, make_sender, make_source
@@ -25,12 +23,12 @@ from gateway.intake import Intake, flush_on
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.lock import hold_folder
 from gateway.store.space import Space
 from gateway.store.store import Store
 from gateway.supervision import supervise
 from gateway.upkeep import Upkeep
 
-LOCK_NAME = "gateway.lock"
 FINISH_TIMEOUT_S = 3.0
 READER_THREADS = 2
 
@@ -56,18 +54,23 @@ class App:
         """Bring everything up. Raises StoreError when the data folder cannot be used."""
         loop = asyncio.get_running_loop()
         folder = self.config.gateway.data_dir
-        self._lock = await asyncio.to_thread(_lock, folder)
+        self._lock = await asyncio.to_thread(hold_folder, folder)
         self.space = Space(
             folder, reserve=self.config.retention.reserve, stop_intake_below=self.config.retention.stop_intake_below
         )
         self.space.look()
+
+        def store_failed(error: Exception) -> None:
+            loop.call_soon_threadsafe(self._fail)
+
         window = timedelta(hours=self.config.gateway.repeat_window_hours)
         self.store = await asyncio.to_thread(
             Store,
             folder,
             self.clock,
-            failed=lambda error: loop.call_soon_threadsafe(self._fail),
+            failed=store_failed,
             flush=flush_on(loop),
+            full=self.space.free_reserve,
             repeat_window=window,
         )
         self.spool = Spool(folder / "spool")
@@ -114,8 +117,16 @@ class App:
         if config.gateway.data_dir != self.config.gateway.data_dir:
             raise StoreError("data_dir cannot change while the gateway runs: restart it")
         old, self.config = self.config, config
+        router, self.intake.router = self.intake.router, self._router()
         everything = (config.gateway.name, config.gateway.facility) != (old.gateway.name, old.gateway.facility)
         gone_sources = _changed(old.sources, config.sources, everything=False)
+        gone_sources += [
+            source.name  # what a DICOM source reads from an object's head is what the routes ask for
+            for source in config.sources
+            if source.name in self.sources
+            and source.name not in gone_sources
+            and router.keywords(source.name) != self.intake.router.keywords(source.name)
+        ]
         gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
         done = [f"stopped source {name}" for name in gone_sources]
         done += [f"stopped destination {name}" for name in gone_destinations]
@@ -125,7 +136,6 @@ class App:
             del self.sources[name]
         for name in gone_destinations:
             del self.destinations[name], self._lanes[name]
-        self.intake.router = self._router()
         for destination in config.destinations:
             if destination.name not in self.destinations:
                 self._start_destination(destination)
@@ -247,18 +257,3 @@ def _changed(
 ) -> list[str]:
     standing = {endpoint.name: endpoint for endpoint in new}
     return [endpoint.name for endpoint in old if everything or standing.get(endpoint.name) != endpoint]
-
-
-def _lock(folder: Path) -> int:
-    """Hold the data folder for this process. Raises StoreError when another agent has it or it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StoreError(f"{folder}: {error.strerror}") from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(handle)
-        raise StoreError(f"{folder} is in use by another gateway") from error
-    return handle

@@ -23,7 +23,7 @@ from gateway.senders.dicom import DicomSender
 from gateway.senders.mllp import MllpSender
 from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
-from gateway.sources.dicom import DicomListener
+from gateway.sources.dicom import DicomSource as DicomListener
 from gateway.sources.link import DeviceLink
 from gateway.sources.mllp import MllpListener
 from gateway.spool import Spool
@@ -65,7 +65,7 @@ def make_source(source: Source, intake: Intake, spool: Spool, clock: Clock, stat
         case MllpSource():
             return MllpListener(source, intake, clock, status)
         case DicomSource():
-            return DicomListener(source, intake, spool, clock, status, intake.router.needed_keywords)
+            return DicomListener(source, intake, spool, clock, status, keywords=intake.router.keywords(source.name))
         case DeviceSource():
             driver, faults = create_driver(source.driver, source.options)
             if driver is None:

@@ -45,16 +45,19 @@ class Spool:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._kept_again: dict[str, float] = {}
+        self._size_bytes = 0
         self._sync = FolderSync(self.objects)
 
     def open(self) -> None:
-        """Make the folders durable and empty `incoming/`. Raises StoreError."""
+        """Make the folders durable, empty `incoming/`, measure what is there. Raises StoreError."""
         try:
             for folder in (self.folder, self.incoming, self.objects):
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
                 _fsync_folder(folder.parent)
             for leftover in self.incoming.iterdir():
                 leftover.unlink()
+            with os.scandir(self.objects) as entries:
+                self._size_bytes = sum(entry.stat().st_size for entry in entries)
         except OSError as error:
             raise _store_error("opening the spool", error) from error
 
@@ -77,7 +80,7 @@ class Spool:
         try:
             digest, size = _sync_and_hash(incoming_file, dataset_offset)
             name = name_of(sop_instance_uid, digest)
-            self._link(incoming_file, name, digest)
+            self._link(incoming_file, name, digest, size)
             incoming_file.unlink()
             self._sync.wait()
         except OSError as error:
@@ -103,8 +106,9 @@ class Spool:
                 with self._lock:
                     if self._was_kept_again(name):
                         left.append(name)
-                    else:
-                        path.unlink(missing_ok=True)
+                    elif path.exists():
+                        self._size_bytes -= path.stat().st_size
+                        path.unlink()
         except OSError as error:
             raise _store_error("removing objects", error) from error
         return tuple(left)
@@ -133,6 +137,10 @@ class Spool:
             return f"file meta: {error}"
         return None if name_of(meta.sop_instance_uid, digest) == name else "content changed"
 
+    def size_bytes(self) -> int:
+        """Return how large all objects are: measured when the Spool was opened, kept with every change since."""
+        return self._size_bytes
+
     def free_bytes(self) -> int:
         """Return what may still be written to the file system. Raises StoreError."""
         try:
@@ -141,11 +149,12 @@ class Spool:
             raise _store_error("measuring the spool", error) from error
         return room.f_bavail * room.f_frsize
 
-    def _link(self, incoming_file: Path, name: str, digest: bytes) -> None:
+    def _link(self, incoming_file: Path, name: str, digest: bytes, size: int) -> None:
         path = self.objects / name
         with self._lock:
             try:
                 os.link(incoming_file, path)
+                self._size_bytes += size
                 return
             except FileExistsError:
                 self._note_kept_again(name)

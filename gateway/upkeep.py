@@ -12,7 +12,8 @@ from gateway.alarms import Alarms
 from gateway.clock import Clock, to_micros
 from gateway.config import Config
 from gateway.spool import Spool
-from gateway.status import DestinationStatus, SourceStatus
+from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.counters import read_counters
 from gateway.store.reading import oldest_pending
 from gateway.store.recovery import stores_set_aside
 from gateway.store.retention import Piece, remove_piece
@@ -58,6 +59,7 @@ class Upkeep:
         while True:
             self._look_at_disk()
             self._look_at_clock()
+            self._look_at_links()
             if elapsed_s >= AGE_ROUND_S:
                 elapsed_s = 0.0
                 await self._look_at_ages()
@@ -118,9 +120,26 @@ class Upkeep:
     def _clock_offset_s(self) -> float:
         return self._clock.now().timestamp() - self._clock.monotonic()
 
+    def _look_at_links(self) -> None:
+        """Hold the alarms of what is down, and end those of what is configured no more."""
+        for source in self._sources():
+            text = f"source {source.name} is down: {source.last_error}"
+            self._alarms.hold(f"source-down:{source.name}", source.state is LinkState.DOWN, text)
+        for destination in self._destinations():
+            text = f"{destination.name} takes nothing: {destination.last_error}"
+            self._alarms.hold(f"destination-down:{destination.name}", destination.state is LinkState.DOWN, text)
+        known = {source.name for source in self._sources()} | {each.name for each in self._destinations()}
+        for alarm in self._alarms.standing():
+            _, colon, name = alarm.key.partition(":")
+            if colon and name not in known:
+                self._alarms.clear(alarm.key)
+
     async def _look_at_ages(self) -> None:
         names = [status.name for status in self._destinations()]
-        ages = await asyncio.to_thread(self._read_ages, names)
+        ages, parked = await asyncio.to_thread(self._read_ages, names)
+        for name, number in parked.items():
+            text = f"deliveries to {name} are parked and wait for a person"
+            self._alarms.hold(f"parked:{name}", number > 0, text)
         limit_s = self._config().alarms.oldest_pending_s
         for name, age_s in ages.items():
             self._alarms.hold(
@@ -128,11 +147,14 @@ class Upkeep:
             )
         self.oldest_pending_s = {name: age_s for name, age_s in ages.items() if age_s > 0}
 
-    def _read_ages(self, names: list[str]) -> dict[str, float]:
+    def _read_ages(self, names: list[str]) -> tuple[dict[str, float], dict[str, int]]:
+        """Return the age in seconds of each Destination's oldest Message owed, and how many are parked."""
         connection = self._store.readers.connection
         now = self._clock.now()
         found = {name: oldest_pending(connection, name) for name in names}
-        return {name: 0.0 if at is None else (now - at).total_seconds() for name, at in found.items()}
+        ages = {name: 0.0 if at is None else (now - at).total_seconds() for name, at in found.items()}
+        totals = read_counters(connection)
+        return ages, {name: totals.get(("destination", name), {}).get("parked", 0) for name in names}
 
     def _look_at_silence(self) -> None:
         config = self._config()

@@ -5,11 +5,13 @@ import asyncio
 import logging
 import signal
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import uvloop
 
 from gateway.app import App
+from gateway.cli.settings import config_path
 from gateway.clock import SystemClock
 from gateway.config import Config
 from gateway.configfile import load
@@ -21,15 +23,18 @@ STOP_TIMEOUT_S = 10.0
 COMMIT_TIMEOUT_S = 10.0
 SWITCH_INTERVAL_S = 0.001  # loop and writer thread hand the interpreter over more often: shorter commits under load
 
+REFUSED = "configuration-refused"
+
 _log = logging.getLogger("gateway.run")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Run until told to stop; 0 after an orderly stop, 1 when the store failed."""
-    config = load(arguments.config).config
+    path = config_path(arguments)
+    config = load(path).required()
     _set_up_logging(config)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    return uvloop.run(_run(arguments.config, config))
+    return uvloop.run(_run(path, config))
 
 
 async def _run(path: Path, config: Config) -> int:
@@ -41,10 +46,10 @@ async def _run(path: Path, config: Config) -> int:
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
     await app.start()
-    console = ConsoleServer(app)
+    console = ConsoleServer(app, _Reload(app, path))
     await console.start()
     notify("READY=1", f"STATUS={len(config.sources)} sources, {len(config.destinations)} destinations")
-    helpers = [asyncio.create_task(_feed_watchdog(app)), asyncio.create_task(_reload_on(reloading, app, path))]
+    helpers = [asyncio.create_task(_feed_watchdog(app)), asyncio.create_task(_reload_on(reloading, console))]
     await _first(stopping, app.failed)
     notify("STOPPING=1")
     for helper in helpers:
@@ -77,20 +82,40 @@ async def _feed_watchdog(app: App) -> None:
         await asyncio.sleep(interval_s)
 
 
-async def _reload_on(wanted: asyncio.Event, app: App, path: Path) -> None:
+class _Reload:
+    """Takes the configuration files over, one call after the other; invalid ones leave the old in force."""
+
+    def __init__(self, app: App, path: Path) -> None:
+        self._app = app
+        self._path = path
+        self._turn = asyncio.Lock()
+
+    async def __call__(self) -> list[str]:
+        """Return what was done, in words. Raises ConfigError or StoreError, and an alarm stands until one succeeds."""
+        async with self._turn:
+            notify("RELOADING=1")
+            try:
+                config = (await asyncio.to_thread(load, self._path)).required()
+                done = await self._app.reload(config)
+            except GatewayError as error:
+                _log.error("configuration.refused reason=%r", str(error))
+                self._app.alarms.clear(REFUSED)  # the newest reason is the one to read
+                self._app.alarms.put(REFUSED, f"the new configuration was refused, the old one stands: {error}")
+                raise
+            finally:
+                notify("READY=1")
+            self._app.alarms.clear(REFUSED)
+            for line in done:
+                _log.info("configuration.applied change=%r", line)
+            return done
+
+
+async def _reload_on(wanted: asyncio.Event, console: ConsoleServer) -> None:
     while True:
         await wanted.wait()
         wanted.clear()
-        notify("RELOADING=1")
-        try:
-            loaded = await asyncio.to_thread(load, path)
-            for line in await app.reload(loaded.config):
-                _log.info("configuration.applied change=%r", line)
-            app.alarms.clear("configuration-refused")
-        except GatewayError as error:
-            _log.error("configuration.refused reason=%r", str(error))
-            app.alarms.put("configuration-refused", f"the new configuration was refused, the old one stands: {error}")
-        notify("READY=1")
+        with suppress(GatewayError):  # told by log and alarm
+            await console.reload()
 
 
 def _set_up_logging(config: Config) -> None:

@@ -1,0 +1,80 @@
+"""`gateway status`: what the running agent tells of itself; without an agent, what the store counts."""
+
+import argparse
+from typing import Any
+
+from gateway.cli.client import AgentNotRunning, call
+from gateway.cli.output import add_json, clean, duration, print_json, print_table, size
+from gateway.cli.settings import read_config
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_json(parser)
+
+
+def status(arguments: argparse.Namespace) -> int:
+    """Print the report; 0 when an agent runs, else 1."""
+    config = read_config(arguments)
+    try:
+        document = call(config.gateway.data_dir, "status")
+    except AgentNotRunning:
+        from gateway.cli.stopped import stopped_document  # the store's rooms are imported only where no agent runs
+
+        document = stopped_document(config)
+    if arguments.json:
+        print_json(document)
+    else:
+        _print(document)
+    return 0 if document["running"] else 1
+
+
+def _print(document: dict[str, Any]) -> None:
+    store = document["store"]
+    if document["running"]:
+        print(f"{document['name']}: up {duration(document['uptime_s'])}, version {document['version']}")
+    else:
+        print(f"{document['name']}: no agent runs; what the store counts:")
+    print()
+    print_table(
+        ("SOURCE", "TYPE", "STATE", "RECEIVED", "REPEATED", "QUARANTINED", "LAST RECEIVED", "ERRORS", "LAST ERROR"),
+        [
+            (
+                each["name"],
+                each["type"],
+                each["state"],
+                each["received"],
+                each["repeated"],
+                each["quarantined"],
+                each["last_received_at"],
+                each["errors"],
+                each["last_error"],
+            )
+            for each in document["sources"]
+        ],
+    )
+    print()
+    print_table(
+        ("DESTINATION", "TYPE", "STATE", "PENDING", "OLDEST", "DELIVERED", "PARKED", "DISCARDED", "LAST ERROR"),
+        [
+            (
+                each["name"],
+                each["type"],
+                each["state"],
+                each["pending"],
+                duration(each["oldest_pending_s"]) if each["pending"] else None,
+                each["delivered"],
+                each["parked"],
+                each["discarded"],
+                each["last_error"],
+            )
+            for each in document["destinations"]
+        ],
+    )
+    print(
+        f"\nstore {store['path']}: {size(store['size_bytes'])}, log {size(store['log_bytes'])},"
+        f" {size(store['free_bytes'])} free (intake stops below {size(store['stop_intake_below'])}),"
+        f" intake {store['intake']}"
+    )
+    for alarm in document["alarms"]:
+        print(f"ALARM {alarm['key']} since {alarm['since']}: {clean(alarm['text'])}")
