@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -65,8 +66,9 @@ def _live(folder: Path, for_s: float | None, show: Show) -> Snapshot:
         house.start_inputs()
         began_s = time.monotonic()
         _watch(house, look, show, for_s)
+        lived = look()
         house.stop_inputs()
-        return _drain(look, show)
+        return _with_states_of(lived, _drain(look, show))
     finally:
         house.close()
 
@@ -112,6 +114,12 @@ def _drain(look: Callable[[], Snapshot], show: Show) -> Snapshot:
         if all(one.settled for one in last.receivers) or time.monotonic() > until_s:
             return last
         time.sleep(POLL_INTERVAL_S)
+
+
+def _with_states_of(lived: Snapshot, last: Snapshot) -> Snapshot:
+    """Tell how the Devices were while they ran: at the end all are down, because the demo has stopped them."""
+    devices = (replace(now, state=then.state) for then, now in zip(lived.devices, last.devices, strict=True))
+    return replace(last, devices=tuple(devices))
 
 
 def _view(as_json: bool) -> Show:

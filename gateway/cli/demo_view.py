@@ -11,6 +11,7 @@ from gateway.cli.demo_house import DEVICES, RECEIVERS, DemoReceiver
 
 LATEST_MAX = 8
 RECENT_MAX = 100_000  # identifiers that are remembered to tell a repeat from news
+PRIVATE = "x_"  # keys a driver made up for what has no standard name
 DATA_TOPICS = ("obs", "event", "wave")  # the rest of the feed (status, birth, context) is state, owed to nobody
 
 
@@ -169,7 +170,8 @@ def render(snapshot: Snapshot) -> list[str]:
     lines = [f"gateway demo, {snapshot.seconds:.0f} s   (all data are synthetic; Ctrl-C ends)", ""]
     lines += [f"{'device':16} {'state':9} {'readings':>8}   last values"]
     for device in snapshot.devices:
-        shown = "   ".join(f"{name} {value}" for name, value in sorted(device.values.items()))
+        known = (item for item in sorted(device.values.items()) if not item[0].startswith(PRIVATE))
+        shown = "   ".join(f"{name} {value}" for name, value in known)
         lines.append(f"{device.name:16} {device.state:9} {device.received:8}   {shown}")
     lines += ["", f"{'receiver':16} {'type':9} {'accepted':>8} {'delivered':>9} {'received':>8}"]
     for one in snapshot.receivers:
