@@ -9,7 +9,9 @@ import pytest
 
 from gateway.config import Config
 from gateway.configfile import load
+from gateway.expressions import compile_expression
 from gateway.jsonschema import schema_of
+from gateway.values import read_secret
 
 CONFIG = Path(__file__).parents[2] / "config"
 EXPLAINED = CONFIG / "gateway.toml"
@@ -82,3 +84,26 @@ def test_the_defaults_in_comments_are_the_defaults() -> None:
 
 def test_no_default_is_a_secret_or_a_way_in_from_outside() -> None:
     assert Config().console.listen.host == "127.0.0.1"
+
+
+def documented() -> list[dict[str, Any]]:
+    """Return the TOML of docs/configuration.md, one table a line, because some lines are alternatives."""
+    text = (CONFIG.parent / "docs" / "configuration.md").read_text()
+    blocks = re.findall(r"(?ms)^```toml\n(.*?)^```", text)
+    return [tomllib.loads(line) for block in blocks for line in block.splitlines()]
+
+
+def test_the_conditions_in_the_documentation_are_right() -> None:
+    whens = [table["when"] for table in documented() if "when" in table]
+
+    assert len(whens) >= 3
+    for when in whens:
+        compile_expression(when)
+
+
+def test_the_secrets_in_the_documentation_are_right() -> None:
+    secrets = [table["password"] for table in documented() if "password" in table]
+
+    assert [next(iter(secret)) for secret in secrets] == ["credential", "file", "env"]
+    for secret in secrets:
+        read_secret(secret)
