@@ -9,9 +9,7 @@ from typing import Any
 
 from gateway.cli.client import AgentNotRunning, call, who
 from gateway.cli.output import add_json, print_json
-from gateway.cli.settings import read_config
-from gateway.config import Config
-from gateway.errors import GatewayError
+from gateway.cli.settings import read_config, read_data_dir
 
 
 def delivery_id(text: str) -> int:
@@ -63,47 +61,47 @@ def retry(arguments: argparse.Namespace) -> int:
         if arguments.destination is not None:
             body["destination"] = arguments.destination
     elif arguments.destination is not None:
-        raise GatewayError("--destination goes with --all")
-    done = _act(read_config(arguments), "retry", body)
+        arguments.misused("--destination goes with --all")
+    done = _act(arguments, "retry", body)
     _tell(arguments, done, f"{done.get('changed')} to be sent again")
     return 0
 
 
 def discard(arguments: argparse.Namespace) -> int:
     """Give Deliveries up."""
-    done = _act(read_config(arguments), "discard", {"ids": arguments.ids, "why": arguments.why})
+    done = _act(arguments, "discard", {"ids": arguments.ids, "why": arguments.why})
     _tell(arguments, done, f"{done.get('changed')} discarded")
     return 0
 
 
 def resend(arguments: argparse.Namespace) -> int:
     """Owe a Message once more."""
-    done = _act(read_config(arguments), "resend", {"message": arguments.message, "to": arguments.to})
+    done = _act(arguments, "resend", {"message": arguments.message, "to": arguments.to})
     _tell(arguments, done, f"delivery {done.get('delivery')} to {arguments.to}")
     return 0
 
 
 def acknowledge(arguments: argparse.Namespace) -> int:
     """End an alarm of the running agent."""
-    done = call(read_config(arguments).gateway.data_dir, "acknowledge", {"alarm": arguments.alarm})
+    done = call(read_data_dir(arguments), "acknowledge", {"alarm": arguments.alarm})
     _tell(arguments, done, f"{arguments.alarm} acknowledged")
     return 0
 
 
 def reload(arguments: argparse.Namespace) -> int:
     """Have the running agent read its configuration again. Raises ConfigError with what it found at fault."""
-    done = call(read_config(arguments).gateway.data_dir, "reload", {})
+    done = call(read_data_dir(arguments), "reload", {})
     _tell(arguments, done, "\n".join(map(str, done.get("changes", []))) or "nothing has changed")
     return 0
 
 
-def _act(config: Config, name: str, body: dict[str, Any]) -> dict[str, Any]:
+def _act(arguments: argparse.Namespace, name: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
-        return call(config.gateway.data_dir, name, body)
+        return call(read_data_dir(arguments), name, body)
     except AgentNotRunning:
         from gateway.cli.direct import act_on_store  # the store's rooms are imported only where no agent runs
 
-        return act_on_store(config, name, {"who": f"{who()} (uid {os.getuid()})", **body})
+        return act_on_store(read_config(arguments), name, {"who": f"{who()} (uid {os.getuid()})", **body})
 
 
 def _tell(arguments: argparse.Namespace, done: dict[str, Any], text: str) -> None:

@@ -193,7 +193,7 @@ def _complete(parser: argparse.ArgumentParser, command: _Command) -> None:
     if command.adder is not None:
         add: Callable[[argparse.ArgumentParser], None] = getattr(module, command.adder)
         add(parser)
-    parser.set_defaults(run=getattr(module, command.function))
+    parser.set_defaults(run=getattr(module, command.function), misused=parser.error)
 
 
 if __name__ == "__main__":

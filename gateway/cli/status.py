@@ -5,7 +5,7 @@ from typing import Any
 
 from gateway.cli.client import AgentNotRunning, call
 from gateway.cli.output import add_json, clean, duration, print_json, print_table, size
-from gateway.cli.settings import read_config
+from gateway.cli.settings import read_config, read_data_dir
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +15,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def status(arguments: argparse.Namespace) -> int:
     """Print the report; 0 when an agent runs, else 1."""
-    config = read_config(arguments)
     try:
-        document = call(config.gateway.data_dir, "status")
+        document = call(read_data_dir(arguments), "status")
     except AgentNotRunning:
         from gateway.cli.stopped import stopped_document  # the store's rooms are imported only where no agent runs
 
-        document = stopped_document(config)
+        document = stopped_document(read_config(arguments))
     if arguments.json:
         print_json(document)
     else:
