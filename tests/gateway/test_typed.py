@@ -120,6 +120,7 @@ def test_every_kind_of_annotation_is_built() -> None:
         ({"flag": 1}, "flag: expected true or false, got the number 1"),
         ({"path": ""}, "path: expected a path, got the text ''"),
         ({"choice": "c"}, "choice: expected 'a', 'b' or 3, got the text 'c'"),
+        ({"choice": 3.0}, "choice: expected 'a', 'b' or 3, got the number 3.0"),
         ({"many": "a"}, "many: expected a list, got the text 'a'"),
         ({"many": ["a", 1]}, "many[1]: expected text, got the number 1"),
         ({"inner": {"bawd": 1}}, "inner.bawd: unknown key 'bawd' (did you mean 'baud'?)"),

@@ -1,5 +1,10 @@
+import os
+import pty
+import select
+import signal
 import ssl
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -241,10 +246,32 @@ def test_a_key_with_a_passphrase_never_asks_at_the_terminal(certificate: tuple[P
     locked = key.with_name("locked.pem")
     command = ["openssl", "ec", "-aes128", "-passout", "pass:geheim", "-in", key, "-out", locked]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
+    Path("gateway.toml").write_text(mllp("a", "h:1", f'tls = {{ cert = "{cert}", key = "{locked}" }}'))
 
-    (fault,) = faults(mllp("a", "h:1", f'tls = {{ cert = "{cert}", key = "{locked}" }}'))
+    said = said_at_a_terminal("print(*load(Path('gateway.toml'), drivers={}).faults)")
 
-    assert fault.startswith("source[0].tls.cert: certificate and key cannot be used together")
+    assert "source[0].tls.cert: certificate and key cannot be used together" in said
+    assert "phrase" not in said
+
+
+def said_at_a_terminal(script: str) -> str:
+    """Run a script whose terminal is a pty and return what appears there within 20 s."""
+    imports = "from pathlib import Path; from gateway.configfile import load; "
+    child, terminal = pty.fork()
+    if child == 0:
+        os.execv(sys.executable, [sys.executable, "-c", imports + script])
+    said = b""
+    while select.select([terminal], [], [], 20.0)[0]:
+        try:
+            said += os.read(terminal, 4096)
+        except OSError:  # the other side has closed
+            break
+        if b"phrase" in said:
+            os.kill(child, signal.SIGKILL)
+            break
+    os.close(terminal)
+    os.waitpid(child, 0)
+    return said.decode()
 
 
 def test_tls_settings_that_need_each_other_are_checked() -> None:
