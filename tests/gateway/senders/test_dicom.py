@@ -8,22 +8,26 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pydicom
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, Verification
 
 from gateway.clock import SystemClock
-from gateway.config import DicomDestination
+from gateway.config import ClientTls, DicomDestination
 from gateway.errors import GatewayError, LinkError, TemporaryError
 from gateway.formats.dicom import part10_prefix, read_meta
 from gateway.model import Delivery, DeliveryState, Kind, Message, Parcel, Receipt, Verdict
 from gateway.senders.dicom import DicomSender, verdict_of
-from gateway.senders.dicom_association import Answer
+from gateway.senders.dicom_association import QUEUED_MAX, Answer
 from gateway.spool import Spool
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
@@ -277,23 +281,35 @@ async def test_many_small_objects_to_a_peer_with_nagle_are_quick_and_no_response
     assert time.monotonic() - began < 10  # pauses of 40 ms would make it more than fifteen
 
 
-async def test_memory_does_not_grow_with_the_object(destination: DicomDestination, spool: Spool, port: int) -> None:
-    name = _keep_small(spool, 1, bulk=80 << 20)
-    peak: list[int] = []
+async def test_no_more_than_a_few_pdus_wait_for_a_slow_peer(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    enough = threading.Event()
 
-    def slow_reader(sock: socket.socket) -> None:
+    def stop_reading(sock: socket.socket) -> None:
         _accept_association(sock)
-        before = _resident_bytes()
-        for _ in range(200):
-            sock.recv(64 << 10, socket.MSG_WAITALL)
-        peak.append(_resident_bytes() - before)
+        enough.wait(20)
 
-    with _scripted(port, slow_reader) as done:
-        _, error = await _send(destination, spool, [name])
-        assert await asyncio.to_thread(done.wait, 10)
+    def waiting() -> int:
+        association = sender._association
+        inner = None if association is None else association._assoc
+        return 0 if inner is None else inner.dul.to_provider_queue.qsize()
 
-    assert isinstance(error, LinkError)
-    assert peak[0] < 20 << 20
+    with _scripted(port, stop_reading):
+        sender = DicomSender(destination, spool, SystemClock())
+        sending = sender.send([_parcel(1, _keep_small(spool, 1, bulk=40 << 20))])
+        task = asyncio.ensure_future(anext(sending))
+        await _until(lambda: waiting() >= QUEUED_MAX)
+        seen = []
+        for _ in range(50):
+            seen.append(waiting())
+            await asyncio.sleep(0.005)
+        enough.set()
+        with pytest.raises(LinkError):
+            await task
+        await sender.close()
+
+    assert max(seen) <= QUEUED_MAX + 2  # the whole object would be 2,500
 
 
 async def test_more_syntaxes_than_contexts_take_more_associations(
@@ -436,10 +452,6 @@ def _accept_association(sock: socket.socket) -> None:
     sock.sendall(b"\x02\0" + len(body).to_bytes(4, "big") + body)
 
 
-def _resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.parametrize("moment", ["at-once", "associated"])
 async def test_a_peer_that_goes_away_is_a_link_error(
     destination: DicomDestination, spool: Spool, port: int, moment: str
@@ -560,6 +572,58 @@ async def test_a_cancelled_send_ends_soon_and_leaves_no_thread(
 
     assert time.monotonic() - began < 5
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("dicom-pacs")]
+
+
+# --- TLS ---
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """A certificate of its own for `localhost`, and its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    cert = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (tmp_path / "cert.pem").write_bytes(cert.public_bytes(serialization.Encoding.PEM))
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (tmp_path / "key.pem").write_bytes(private)
+    return tmp_path / "cert.pem", tmp_path / "key.pem"
+
+
+@pytest.fixture
+def storescp_tls(port: int, tmp_path: Path, certificate: tuple[Path, Path]) -> Iterator[Path]:
+    cert, key = certificate
+    with _storescp(port, tmp_path / "received", "+tls", str(key), str(cert), "-ic") as folder:
+        yield folder
+
+
+async def test_tls_is_spoken_and_the_peers_name_is_verified(
+    destination: DicomDestination, spool: Spool, storescp_tls: Path, certificate: tuple[Path, Path]
+) -> None:
+    name = _keep_small(spool, 1, bulk=2 << 20)
+    named = replace(destination, tls=ClientTls(ca=certificate[0], server_name="localhost"))
+    wrong = replace(destination, tls=ClientTls(ca=certificate[0], server_name="other.example"))
+
+    receipts, error = await _send(named, spool, [name])
+    nothing, refused = await _send(wrong, spool, [name])
+
+    assert error is None
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED]
+    assert nothing == []
+    assert isinstance(refused, LinkError)
+    assert "certificate" in str(refused).lower()
 
 
 # --- probe ---
