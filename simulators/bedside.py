@@ -4,7 +4,7 @@ A Device only renders: `greet` what it says when it is switched on or a line beg
 
     sensor-off   ten sets out of every thirty are without values
     noise        random bytes and a line end stand before every fifth set
-    cut          every seventh set loses its end
+    cut          every seventh set loses its second half
     silence      three seconds of nothing after every tenth set
     restart      after every tenth set the port goes away for a second and the Device starts again
 
@@ -120,19 +120,23 @@ class _Player:
         for ordinal in count(1):
             if self._count is not None and ordinal > self._count:
                 return
-            self._await_listener()
-            due = max(due + self._device.period_s / self._rate, time.monotonic() - 1.0)
+            if self._await_listener():
+                due = time.monotonic()  # what was due while nobody listened is not made up for
+            due += self._device.period_s / self._rate
             self._say(ordinal)
             self._answer_until(due)
             self._misbehave_after(ordinal)
 
-    def _await_listener(self) -> None:
-        if self._heard_by_nobody or not self._port.wait(0):
-            while not self._port.wait(None):
-                time.sleep(LISTEN_DELAY_S)
+    def _await_listener(self) -> bool:
+        """Return whether there was nobody before: the line begins anew."""
+        if not self._heard_by_nobody and self._port.wait(0):
+            return False
+        while not self._port.wait(None):
             time.sleep(LISTEN_DELAY_S)
-            self._port.send(self._device.greet())
-            self._heard_by_nobody = False
+        time.sleep(LISTEN_DELAY_S)
+        self._port.send(self._device.greet())
+        self._heard_by_nobody = False
+        return True
 
     def _say(self, ordinal: int) -> None:
         vitals: Vitals | None = next(self._vitals)
@@ -142,7 +146,7 @@ class _Player:
         if "noise" in self._faults and ordinal % 5 == 0:
             self._port.send(self._random.randbytes(NOISE_BYTES) + b"\r\n")
         if "cut" in self._faults and ordinal % 7 == 0:
-            self._port.send(saying.data[: len(saying.data) // 2])
+            self._port.send(saying.data[: len(saying.data) // 2] + b"\r\n")
             return
         if self._port.send(saying.data):
             self._journal.note(
@@ -172,6 +176,7 @@ class _Player:
         if "silence" in self._faults:
             time.sleep(SILENCE_S)
         if "restart" in self._faults:
+            time.sleep(LINGER_S)
             self._port.unplug()
             time.sleep(UNPLUGGED_S)
             self._port.plug()
