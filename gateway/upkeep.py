@@ -18,12 +18,13 @@ from gateway.store.reading import oldest_pending
 from gateway.store.recovery import stores_set_aside
 from gateway.store.retention import Piece, remove_piece
 from gateway.store.space import Space
-from gateway.store.store import Store
+from gateway.store.store import CALL_TIMEOUT_S, Store
 
 ROUND_S = 1.0
 AGE_ROUND_S = 5.0
 RETENTION_ROUND_S = 60.0
 RETENTION_PIECES_MAX = 500
+RETENTION_BUSY = 50_000  # Messages that one round removed: more wait, so that the next one comes soon
 
 _log = logging.getLogger("gateway.upkeep")
 
@@ -70,8 +71,8 @@ class Upkeep:
     async def retain(self) -> None:
         """Let go of what is settled and old, or too large, until cancelled."""
         while True:
-            await asyncio.to_thread(self.retain_once)
-            await asyncio.sleep(RETENTION_ROUND_S)
+            removed = await asyncio.to_thread(self.retain_once)
+            await asyncio.sleep(ROUND_S if removed >= RETENTION_BUSY else RETENTION_ROUND_S)
 
     def retain_once(self) -> int:
         """Run one sweep by age, then by size; return how many Messages went. Blocks; for a worker thread."""
@@ -98,11 +99,10 @@ class Upkeep:
     def _remove(self, after: int, before: int, quarantined: bool) -> Piece:
         return self._store.call(
             lambda connection: remove_piece(connection, after=after, before_micros=before, quarantined=quarantined)
-        ).result()
+        ).result(CALL_TIMEOUT_S)
 
     def _data_bytes(self) -> int:
-        size = self._store.size()
-        return size.database - size.unused + size.log + self._spool.size_bytes()
+        return self._store.size().used + self._spool.size_bytes()
 
     def _look_at_disk(self) -> None:
         low = self._space.look()

@@ -207,11 +207,12 @@ def message_kind(connection: apsw.Connection, number: int) -> Kind | None:
     return None if kind is None else Kind(kind)
 
 
-def unused_bytes(connection: apsw.Connection) -> int:
-    """Return how much of the database file holds nothing."""
-    pages: Any = connection.execute("PRAGMA freelist_count").get
-    size: Any = connection.execute("PRAGMA page_size").get
-    return int(pages * size)
+def used_bytes(connection: apsw.Connection) -> int:
+    """Return how much of the database, with what its log still holds, is not free to be used again."""
+    pages, free, size = (
+        _rows(connection, f"PRAGMA {name}")[0][0] for name in ("page_count", "freelist_count", "page_size")
+    )
+    return int((pages - free) * size)
 
 
 def object_names(connection: apsw.Connection, after: str, limit: int = 10_000) -> list[str]:

@@ -36,7 +36,7 @@ class StoreSize:
 
     database: int
     log: int
-    unused: int  # bytes of the database file that hold nothing and are given back when the store is idle
+    used: int  # bytes of the database that hold something; the rest is given back when the store is idle
 
 
 class Store:
@@ -125,7 +125,7 @@ class Store:
         return StoreSize(
             database=self.path.stat().st_size,
             log=log.stat().st_size if log.exists() else 0,
-            unused=reading.unused_bytes(self.readers.connection),
+            used=reading.used_bytes(self.readers.connection),
         )
 
 
