@@ -32,9 +32,9 @@ def check(arguments: argparse.Namespace) -> int:
         print_json(_document(loaded, endpoints))
         return 78 if loaded.config is None else _status(endpoints)
     if loaded.config is None:
-        raise ConfigError(*map(str, (*loaded.faults, *loaded.warnings)))
+        raise ConfigError(*map(str, loaded.faults), *map(_warned, loaded.warnings))
     for warning in loaded.warnings:
-        print(f"{warning} (warning)")
+        print(_warned(warning))
     print(f"{path}: {len(loaded.config.sources)} sources, {len(loaded.config.destinations)} destinations, no faults")
     for endpoint in endpoints:
         print(f"{'ok    ' if endpoint['ok'] else 'FAILED'}  {endpoint['name']}: {clean(endpoint['text'])}")
@@ -43,6 +43,10 @@ def check(arguments: argparse.Namespace) -> int:
 
 def _status(endpoints: list[dict[str, Any]]) -> int:
     return 0 if all(endpoint["ok"] for endpoint in endpoints) else 1
+
+
+def _warned(warning: PlacedFault) -> str:
+    return f"{warning} (warning)"
 
 
 def _document(loaded: Loaded, endpoints: list[dict[str, Any]]) -> dict[str, Any]:

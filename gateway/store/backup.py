@@ -8,6 +8,7 @@ SQLite refuses to copy from a connection that is inside a write transaction.) Ob
 read, so that retention may take them away meanwhile. The manifest is the last member: names, sizes, SHA-256.
 """
 
+import fcntl
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,7 @@ from gateway.store.recovery import FILE_NAME, sync_folder
 
 STEP_PAGES = 2_000  # 8 MB: how much is copied before the copier looks up
 MANIFEST_NAME = "manifest.json"
+WORK_PREFIX = "backup-"
 OBJECTS = Path("spool") / "objects"
 FORMAT = 1
 
@@ -62,12 +65,33 @@ def write_backup(data_dir: Path, file: Path, now: datetime) -> Backup:
     if not (data_dir / FILE_NAME).exists():
         raise StoreError(f"there is no store in {data_dir}")
     try:
-        with tempfile.TemporaryDirectory(dir=data_dir, prefix="backup-") as temporary:
+        _sweep(data_dir)
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=WORK_PREFIX) as temporary, _held(Path(temporary)):
             return _write(data_dir, Path(temporary), file, now)
     except (OSError, tarfile.TarError) as error:
         raise StoreError(f"backup: {getattr(error, 'strerror', None) or error}") from error
     except apsw.Error as error:
         raise StoreError(f"backup: the store could not be copied: {type(error).__name__}") from error
+
+
+def _sweep(data_dir: Path) -> None:
+    """Remove what a killed backup left behind; one that is at work holds its folder."""
+    for leftover in data_dir.glob(f"{WORK_PREFIX}*"):
+        try:
+            with _held(leftover):
+                shutil.rmtree(leftover)
+        except BlockingIOError:
+            continue
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _write(data_dir: Path, temporary: Path, file: Path, now: datetime) -> Backup:
@@ -109,6 +133,8 @@ def _copy_store(source: Path, target: Path) -> None:
                 while not copying.done:
                     copying.step(STEP_PAGES)
             copied.execute("PRAGMA journal_mode = DELETE")  # one file, without companions
+            # A store that is restored gets a name of its own: control ids given out after the backup are never met again.
+            copied.execute("DELETE FROM about WHERE name = 'epoch'")
         finally:
             copied.close()
         reader.execute("COMMIT")

@@ -151,7 +151,7 @@ class Acts:
         self._audit(connection, at, who, act, detail)
 
     def _expect_all(self, connection: apsw.Connection, ids: Sequence[int]) -> dict[int, DeliveryState]:
-        """Return where each stands, before anything is changed; raises StoreError for one that is settled or is not there."""
+        """Return where each stands, before anything is changed. Raises StoreError for a settled or unknown one."""
         return {number: self._expect(connection, number) for number in ids}
 
     def _expect(self, connection: apsw.Connection, number: int) -> DeliveryState:
