@@ -7,9 +7,11 @@ peer. TLS begins after that. Answers leave after the commit, never before.
 import asyncio
 import codecs
 import logging
+import socket
 import ssl
+from collections import Counter
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Protocol, cast
+from typing import Protocol
 
 from gateway.clock import Clock, to_micros
 from gateway.config import MllpSource
@@ -20,12 +22,14 @@ from gateway.net.keepalive import keep_alive
 from gateway.net.tls import HANDSHAKE_TIMEOUT_S, server_context
 from gateway.sources.mllp_connection import MllpConnection
 from gateway.status import LinkState, SourceStatus
+from gateway.typed import Address, Network
 
 HELD_BYTES_MAX = 64 << 20  # of all connections together: received and not settled
 FRAMES_HELD_MIN = 4  # so many of the largest frames must fit in any case
 STOP_TIMEOUT_S = 5.0  # for answers that are owed when the listener stops
 FAULT_LOG_EVERY_S = 1.0
 BACKLOG = 128
+ACCEPT_PAUSE_S = 0.1  # when there is no descriptor left
 
 _log = logging.getLogger("gateway.sources.mllp")
 
@@ -59,7 +63,8 @@ class MllpListener:
         self.port: int | None = None  # the one in use while listening
         self.listening = asyncio.Event()
         self._connections: set[MllpConnection] = set()
-        self._handshakes: set[asyncio.Task[None]] = set()
+        self._per_host: Counter[str] = Counter()
+        self._opening: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._held = 0
         self._held_max = max(HELD_BYTES_MAX, FRAMES_HELD_MIN * settings.frame_max)
@@ -72,24 +77,20 @@ class MllpListener:
 
     async def run(self) -> None:
         """Listen until cancelled; then answer what is on its way and close. Raises LinkError when it cannot listen."""
-        loop = asyncio.get_running_loop()
         context = server_context(self.settings.tls) if self.settings.tls is not None else None
-        host, port = self.settings.listen.host, self.settings.listen.port
         try:
-            server = await loop.create_server(
-                lambda: _Doorkeeper(self, context), host or None, port, reuse_address=True, backlog=BACKLOG
-            )
-        except OSError as error:
+            ear = _listen(self.settings.listen)
+        except LinkError:
             self.status.state = LinkState.DOWN
-            raise LinkError(f"{host}:{port}: {error.strerror or error}") from error
-        self.port = server.sockets[0].getsockname()[1]
+            raise
+        self.port = ear.getsockname()[1]
         self.status.state = LinkState.UP
         self.listening.set()
         _log.info("mllp.listening source=%s port=%d tls=%s", self.settings.name, self.port, context is not None)
         try:
-            await loop.create_future()  # until cancelled
+            await self._accept(ear, context)
         finally:
-            server.close()
+            ear.close()
             self.listening.clear()
             self.status.state = LinkState.DOWN
             await self._stop()
@@ -149,7 +150,12 @@ class MllpListener:
 
     def left(self, connection: MllpConnection) -> None:
         """Forget a connection that was lost."""
+        if connection not in self._connections:
+            return
         self._connections.discard(connection)
+        self._per_host[connection.host] -= 1
+        if not self._per_host[connection.host]:
+            del self._per_host[connection.host]
         self._crowded.discard(connection)
         self.status.connections = len(self._connections)
         if self._runner is connection:
@@ -158,47 +164,61 @@ class MllpListener:
         if not self._connections:
             self._empty.set()
 
-    # The doorkeeper calls these.
+    async def _accept(self, ear: socket.socket, context: ssl.SSLContext | None) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, address = await loop.sock_accept(ear)
+            except OSError as error:  # out of descriptors; or the peer has gone already
+                self.fault("unknown", f"not accepted: {error.strerror}")
+                await asyncio.sleep(ACCEPT_PAUSE_S)
+                continue
+            reason = self._refusal(address[0])
+            if reason is not None:
+                self.fault(address[0], reason)
+                peer.close()
+                continue
+            task = loop.create_task(self._open(peer, address[0], context))
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
-    def refusal(self, host: str) -> str | None:
+    def _refusal(self, host: str) -> str | None:
         """Return why a peer may not connect, None where it may."""
-        if self.settings.allow and not _is_allowed(host, self.settings):
+        if self.settings.allow and not _is_allowed(host, self.settings.allow):
             return "not on the allow list"
         if len(self._connections) >= self.settings.connections_max:
             return f"more than {self.settings.connections_max} connections"
-        if sum(other.host == host for other in self._connections) >= self.settings.connections_per_peer_max:
+        if self._per_host[host] >= self.settings.connections_per_peer_max:
             return f"more than {self.settings.connections_per_peer_max} connections of one peer"
         return None
 
-    def entered(self, connection: MllpConnection, transport: asyncio.Transport, context: ssl.SSLContext | None) -> None:
-        """Take a connection in; with TLS it opens after the handshake."""
+    async def _open(self, peer: socket.socket, host: str, context: ssl.SSLContext | None) -> None:
+        """Take a connection in; with TLS it begins after the handshake."""
+        connection = MllpConnection(self, host)
+        self._entered(connection)
+        is_open = False
+        try:
+            keep_alive(peer)
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: connection,
+                peer,
+                ssl=context,
+                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if context is not None else None,
+            )
+            is_open = True
+        except OSError as error:
+            what = "TLS handshake failed" if context is not None else "not opened"
+            self.fault(host, f"{what}: {getattr(error, 'reason', None) or error.strerror or type(error).__name__}")
+        finally:
+            if not is_open:
+                peer.close()
+                self.left(connection)
+
+    def _entered(self, connection: MllpConnection) -> None:
         self._connections.add(connection)
+        self._per_host[connection.host] += 1
         self._empty.clear()
         self.status.connections = len(self._connections)
-        if context is None:
-            transport.set_protocol(connection)
-            connection.connection_made(transport)
-            return
-        transport.pause_reading()
-        task = asyncio.get_running_loop().create_task(self._shake_hands(connection, transport, context))
-        self._handshakes.add(task)
-        task.add_done_callback(self._handshakes.discard)
-
-    async def _shake_hands(
-        self, connection: MllpConnection, transport: asyncio.Transport, context: ssl.SSLContext
-    ) -> None:
-        try:
-            secured = await asyncio.get_running_loop().start_tls(
-                transport, connection, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S
-            )
-        except OSError as error:
-            self.fault(connection.host, f"TLS handshake failed: {getattr(error, 'reason', None) or error}")
-            secured = None
-        if secured is None:
-            transport.abort()
-            self.left(connection)
-        elif connection in self._connections:
-            connection.connection_made(secured)
 
     def _make_room(self) -> None:
         """Let connections read again: all of them, or the next one where the last has made its way."""
@@ -214,8 +234,10 @@ class MllpListener:
 
     async def _stop(self) -> None:
         """Answer what is owed, within STOP_TIMEOUT_S, and close every connection."""
-        for task in self._handshakes:
+        opening = list(self._opening)
+        for task in opening:
             task.cancel()
+        await asyncio.gather(*opening, return_exceptions=True)
         for connection in list(self._connections):
             connection.end()
         if self._connections:
@@ -226,31 +248,24 @@ class MllpListener:
                     connection.abort()
 
 
-class _Doorkeeper(asyncio.Protocol):
-    """The first to see a connection: turns it away, or hands it on."""
-
-    def __init__(self, listener: MllpListener, context: ssl.SSLContext | None) -> None:
-        self._listener = listener
-        self._context = context
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Judge the peer by its address."""
-        stream = cast(asyncio.Transport, transport)
-        host = (stream.get_extra_info("peername") or ("unknown",))[0]
-        reason = self._listener.refusal(host)
-        if reason is not None:
-            self._listener.fault(host, reason)
-            stream.abort()
-            return
-        keep_alive(stream.get_extra_info("socket"))
-        self._listener.entered(MllpConnection(self._listener, host), stream, self._context)
+def _listen(address: Address) -> socket.socket:
+    """Open the listening socket; an earlier run's closing connections do not hinder. `[::]` takes IPv4 too."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        ear = socket.create_server(
+            (address.host, address.port), family=family, backlog=BACKLOG, dualstack_ipv6=address.host == "::"
+        )
+    except OSError as error:
+        raise LinkError(f"{address.host}:{address.port}: {error.strerror or error}") from error
+    ear.setblocking(False)
+    return ear
 
 
-def _is_allowed(host: str, settings: MllpSource) -> bool:
+def _is_allowed(host: str, allow: tuple[Network, ...]) -> bool:
     try:
         address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
     except ValueError:
         return False
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped
-    return any(address in network for network in settings.allow)
+    return any(address in network for network in allow)

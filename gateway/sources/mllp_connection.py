@@ -53,7 +53,6 @@ class MllpConnection(asyncio.Protocol):
             end_without_cr_s=settings.end_without_cr_s,
         )
         self._transport: asyncio.Transport | None = None
-        self._early = b""  # came with the end of the TLS handshake
         self._owed: deque[_Owed] = deque()
         self._unsettled = 0
         self._buffered = 0
@@ -62,6 +61,7 @@ class MllpConnection(asyncio.Protocol):
         self._stuck_since: float | None = None  # the peer does not read its answers
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
+        self._is_late = False  # a deadline has come; what lies unread in the socket is heard first
         self._ending = False  # the peer, or we, will not go on: close when all is answered
 
     @property
@@ -76,15 +76,9 @@ class MllpConnection(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._heard_at = self._listener.clock.monotonic()
         self._arm(self._heard_at)
-        if self._early:
-            early, self._early = self._early, b""
-            self.data_received(early)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes that came."""
-        if self._transport is None:
-            self._early += data
-            return
         now = self._listener.clock.monotonic()
         self._heard_at = now
         for event in self._decoder.receive(data, now):
@@ -267,21 +261,33 @@ class MllpConnection(asyncio.Protocol):
         self._timer = asyncio.get_running_loop().call_later(wait, self._look)
 
     def _look(self) -> None:
-        """See which deadline has come."""
+        """See whether a deadline has come, and once more after the socket was read: a busy loop is no silent peer."""
         self._timer = None
         if self._transport is None:
             return
         now = self._listener.clock.monotonic()
+        if now < self._deadline():
+            self._is_late = False
+            self._arm(now)
+        elif not self._is_late:
+            self._is_late = True
+            self._timer_at = now
+            self._timer = asyncio.get_running_loop().call_later(0, self._look)
+        else:
+            self._is_late = False
+            self._overdue(now, self._transport)
+
+    def _overdue(self, now: float, transport: asyncio.Transport) -> None:
         if self._stuck_since is not None and now >= self._stuck_since + self._settings.frame_timeout_s:
             self._fault("the peer does not read its answers")
-            self.abort()
+            transport.abort()
             return
         if not self._paused_for and self._tick(now):
             return
         if now >= self._heard_at + self._settings.idle_timeout_s:
             if not self._owed:
                 _log.info("mllp.idle source=%s peer=%s", self._settings.name, self.host)
-                self._transport.close()
+                transport.close()
                 return
             self._heard_at = now  # it is we who keep the peer waiting
         self._arm(now)

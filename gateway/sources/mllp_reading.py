@@ -21,7 +21,7 @@ from gateway.formats.acknowledgement import (
 )
 from gateway.formats.hl7 import Header, lane_key, read_header, search_terms
 from gateway.model import Incoming, Kind
-from gateway.protocols.mllp import END, encode_frame
+from gateway.protocols.mllp import END, START, encode_frame
 
 DIGEST_BYTES = 16
 NOT_STORED = Fault(text="not stored, send again later", code=ErrorCode.INTERNAL)
@@ -98,10 +98,10 @@ def answer(read: Read, *, stored: bool, control_id: str, now: datetime) -> bytes
 
 
 def _header(content: bytes) -> Header:
-    """Read the header; one that holds an FS could not be echoed without ending the answer's frame."""
+    """Read the header; one that holds VT or FS could not be echoed without breaking the answer's frame."""
     header = read_header(content)
-    if END in content and any(END in part for part in header.parts):
-        raise ContentError("MSH holds an end byte")
+    if (END in content or START in content) and any(END in part or START in part for part in header.parts):
+        raise ContentError("MSH holds a framing byte")
     return header
 
 
