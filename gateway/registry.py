@@ -5,6 +5,7 @@ A driver that cannot be imported never hides the others: it is logged and left o
 
 import logging
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -61,6 +62,7 @@ def _unknown(name: str, known: Iterable[str]) -> str:
     return f"unknown driver {name!r}{did_you_mean(name, names)}; {listed}"
 
 
+@cache
 def _found() -> dict[str, EntryPoint]:
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 

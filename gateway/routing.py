@@ -104,9 +104,7 @@ class Router:
     def _plan(self, covering: list[tuple[int, frozenset[str], Expression | None]], kind: Kind) -> _Plan:
         carrying = {name for name, carried in self._carried.items() if kind in carried}
         always = {name for _, to, when in covering if when is None for name in to & carrying}
-        rules = (
-            _Rule(number, when, to & carrying - always) for number, to, when in covering if when is not None
-        )  # fmt: skip
+        rules = (_Rule(number, when, to & carrying - always) for number, to, when in covering if when is not None)
         return _Plan(Owed(self._in_order(always)), tuple(rule for rule in rules if rule.to))
 
     def _in_order(self, names: set[str]) -> tuple[str, ...]:
