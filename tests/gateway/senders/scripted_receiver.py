@@ -81,6 +81,9 @@ class ScriptedReceiver:
     async def until_closed(self, count: int) -> None:
         await self._until(lambda: self.closed >= count)
 
+    async def until_connected(self, count: int) -> None:
+        await self._until(lambda: self.connections >= count)
+
     async def until_received(self, count: int) -> None:
         await self._until(lambda: len(self.messages) >= count)
 
@@ -93,6 +96,7 @@ class ScriptedReceiver:
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self.writers.append(writer)
+        self.changed.set()
         try:
             while True:
                 frame = await reader.readuntil(b"\x1c\r")

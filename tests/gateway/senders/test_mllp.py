@@ -220,6 +220,32 @@ async def test_a_fresh_connection_closed_without_an_answer_is_not_tried_twice() 
     assert len(receiver.messages) == 1
 
 
+async def test_a_peer_that_closes_in_the_moment_of_a_write_gets_the_same_bytes_once_more() -> None:
+    async with talk(answer("AA"), then_close(nothing)) as (receiver, sender):
+        receipts = await sent(sender, [hl7_parcel(1), hl7_parcel(2)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED, Verdict.DELIVERED]
+    assert receiver.messages == [hl7_parcel(n).message.raw for n in (1, 2, 2)]
+
+
+async def test_a_connection_that_closed_before_its_first_message_is_replaced() -> None:
+    async with talk() as (receiver, sender):
+        await sender.probe()
+        await receiver.until_connected(1)
+        receiver.writers[0].close()
+        await receiver.until_closed(1)
+        receipts = await sent(sender, [hl7_parcel(1)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED]
+    assert receiver.connections == 2
+
+
+async def test_an_answer_to_another_message_is_told_at_once() -> None:
+    async with talk(say(framed(acknowledgement("AA", b"ID-2")))) as (_, sender):
+        with pytest.raises(LinkError, match="another message"):
+            await sent(sender, [hl7_parcel(1)])
+
+
 async def test_the_socket_itself_tells_that_the_peer_left_before_the_loop_does() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
         port = server.getsockname()[1]
