@@ -16,6 +16,7 @@ import apsw
 from gateway.clock import to_micros
 from gateway.formats.results import encode_result
 from gateway.model import Accepted, Incoming
+from gateway.store.indexing import INDEX_EVERY
 from gateway.store.ledger import Ledger
 from gateway.store.writer import Batch, Unit
 
@@ -24,10 +25,9 @@ SLOTS = 256  # lanes share these; a Destination's lane i takes the slots s with 
 
 _INSERT_MESSAGE = (
     "INSERT INTO message (id, source, kind, peer, identifier, digest, received_at, observed_at, size, object, result,"
-    " headers, quarantined, raw) VALUES "
+    " headers, quarantined, terms, raw) VALUES "
 )
 _INSERT_DELIVERY = "INSERT INTO delivery (id, message, destination, slot, ordinal) VALUES "
-_INSERT_TERM = "INSERT OR IGNORE INTO term (value, message) VALUES "
 _FIND_REPEATS = (
     "SELECT source, identifier, digest, max(id) FROM message WHERE received_at >= ? AND identifier IS NOT NULL"
     " AND (identifier, source, digest) IN (VALUES {}) GROUP BY 1, 2, 3"
@@ -63,16 +63,16 @@ class Keeping:
         self._window = repeat_window // timedelta(microseconds=1)
 
     def run(self, connection: apsw.Connection, units: list[Unit]) -> None:
-        """Write Messages, terms, Deliveries and counters of all units."""
+        """Write Messages, Deliveries and counters of all units."""
         keeps = [unit for unit in units if isinstance(unit, Keep)]
         for start in range(0, len(keeps), ROWS_A_STATEMENT):
             self._keep(connection, keeps[start : start + ROWS_A_STATEMENT])
         self._counters.write(connection)
+        self._ledger.index(connection, INDEX_EVERY)
 
     def _keep(self, connection: apsw.Connection, keeps: list[Keep]) -> None:
         known = self._find_repeats(connection, keeps)
         messages: list[object] = []
-        terms: list[object] = []
         deliveries: list[object] = []
         for keep in keeps:
             incoming = keep.incoming
@@ -88,12 +88,9 @@ class Keeping:
             if key is not None:
                 known[key] = number
             messages.extend(_message_row(number, source, incoming))
-            for value in incoming.terms:
-                terms += (value, number)
             deliveries += self._owe(connection, keep, number)
             self._count(source, incoming)
-        _insert(connection, _INSERT_MESSAGE, 14, messages)
-        _insert(connection, _INSERT_TERM, 2, terms)
+        _insert(connection, _INSERT_MESSAGE, 15, messages)
         _insert(connection, _INSERT_DELIVERY, 5, deliveries)
 
     def _owe(self, connection: apsw.Connection, keep: Keep, message: int) -> Iterable[object]:
@@ -146,6 +143,7 @@ def _message_row(number: int, source: int, incoming: Incoming) -> tuple[object, 
         None if incoming.result is None else encode_result(incoming.result),
         json.dumps(incoming.headers) if incoming.headers else None,
         incoming.quarantined,
+        json.dumps(incoming.terms) if incoming.terms else None,
         incoming.raw,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 import apsw
 
 from gateway.store.counters import Counters
+from gateway.store.indexing import index_piece, indexed_until
 
 
 class Ledger:
@@ -18,6 +19,7 @@ class Ledger:
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
         self._ids: dict[tuple[str, str], int] = {}
+        self._indexed = 0
         self.counters = Counters(connection)
         self._read()
 
@@ -39,6 +41,11 @@ class Ledger:
         """Return the next Delivery number."""
         self._delivery_id += 1
         return self._delivery_id
+
+    def index(self, connection: apsw.Connection, at_least: int) -> None:
+        """Index what Messages can be found by, when at least so many wait for it; in the open transaction."""
+        if self._message_id - self._indexed >= at_least:
+            self._indexed = index_piece(connection, self._indexed, self._message_id)
 
     def committed(self) -> None:
         """Keep what changed."""
@@ -67,3 +74,4 @@ class Ledger:
         last: dict[str, int] = dict(sequences)
         self._message_id = last.get("message", 0)
         self._delivery_id = last.get("delivery", 0)
+        self._indexed = indexed_until(self._connection)

@@ -13,6 +13,7 @@ import apsw
 from gateway.clock import from_micros, to_micros
 from gateway.formats.results import decode_result
 from gateway.model import Delivery, DeliveryState, Kind, Message, Parcel
+from gateway.store import indexing
 
 _MESSAGE = (
     "m.id, s.name, m.kind, m.received_at, m.size, m.digest, m.peer, m.identifier, m.observed_at, m.raw, m.object,"
@@ -136,10 +137,8 @@ def read_messages(connection: apsw.Connection, wanted: MessageFilter) -> list[Me
         terms.append("EXISTS (SELECT 1 FROM delivery d WHERE d.message = m.id AND d.state = ?)")
         values.append(wanted.state.value)
     if wanted.search is not None:
-        terms.append(
-            "m.id IN (SELECT id FROM message WHERE identifier = ? UNION SELECT message FROM term WHERE value = ?)"
-        )
-        values += (wanted.search, wanted.search)
+        terms.append(f"m.id IN ({indexing.FIND})")
+        values += (wanted.search,) * 3
     where = f"WHERE {' AND '.join(terms)}" if terms else ""
     rows = connection.execute(
         f"SELECT {_MESSAGE_WITHOUT_RAW} FROM message m JOIN endpoint s ON s.id = m.source {where}"

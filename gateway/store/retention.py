@@ -11,6 +11,8 @@ from typing import Any
 
 import apsw
 
+from gateway.store.indexing import remove_terms
+
 CHUNK_ROWS = 200
 VACUUM_PAGES = 500
 
@@ -43,7 +45,7 @@ def remove_piece(connection: apsw.Connection, *, after: int, before_micros: int,
             f"DELETE FROM attempt WHERE delivery IN (SELECT id FROM delivery WHERE message IN ({marks}))", ids
         )
         connection.execute(f"DELETE FROM delivery WHERE message IN ({marks})", ids)
-        connection.execute(f"DELETE FROM term WHERE message IN ({marks})", ids)
+        remove_terms(connection, ids)
         connection.execute(f"DELETE FROM message WHERE id IN ({marks})", ids)
     reached = ids[-1] if len(ids) == CHUNK_ROWS else until
     return Piece(

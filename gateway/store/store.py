@@ -67,7 +67,7 @@ class Store:
         self._keeping = Keeping(self._ledger, repeat_window)
         self._settling = Settling(self._ledger)
         self.acts = Acts(self._ledger)
-        self.writer = Writer(connection, self._ledger, failed=failed, flush=flush, idle=_rest, full=full)
+        self.writer = Writer(connection, self._ledger, failed=failed, flush=flush, idle=self._rest, full=full)
         self.readers = Readers(self.path)
         self.writer.start()
 
@@ -128,6 +128,17 @@ class Store:
             used=reading.used_bytes(self.readers.connection),
         )
 
+    def _rest(self, connection: apsw.Connection) -> None:
+        """Use an idle moment: index, give free pages back, shorten a long log."""
+        with connection:
+            self._ledger.index(connection, 1)
+        free: Any = connection.execute("PRAGMA freelist_count").get
+        if free:
+            give_back_pages(connection)
+        path = Path(connection.filename + "-wal")
+        if path.exists() and path.stat().st_size > WAL_BYTES_KEPT:
+            connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
 
 class Readers:
     """One read-only connection a thread, opened at first use."""
@@ -171,13 +182,3 @@ class Readers:
 def _epoch(connection: apsw.Connection) -> str:
     connection.execute("INSERT OR IGNORE INTO about (name, value) VALUES ('epoch', ?)", (secrets.token_hex(4).upper(),))
     return reading.read_epoch(connection)
-
-
-def _rest(connection: apsw.Connection) -> None:
-    """Use an idle moment: give free pages back and shorten a long log."""
-    free: Any = connection.execute("PRAGMA freelist_count").get
-    if free:
-        give_back_pages(connection)
-    path = Path(connection.filename + "-wal")
-    if path.exists() and path.stat().st_size > WAL_BYTES_KEPT:
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

@@ -5,6 +5,8 @@ CREATE TABLE about (
     value TEXT NOT NULL
 ) WITHOUT ROWID;
 
+INSERT INTO about VALUES ('indexed', '0');
+
 -- A Source or Destination by its configured name; the number stays when the configuration changes.
 CREATE TABLE endpoint (
     id INTEGER PRIMARY KEY,
@@ -29,6 +31,7 @@ CREATE TABLE message (
     headers TEXT,
     quarantined TEXT,
     origin INTEGER,
+    terms TEXT,
     raw BLOB
 );
 
@@ -36,14 +39,13 @@ CREATE INDEX message_identifier ON message (identifier, source, digest) WHERE id
 CREATE INDEX message_object ON message (object) WHERE object IS NOT NULL;
 CREATE INDEX message_quarantined ON message (id) WHERE quarantined IS NOT NULL;
 
--- What a person searches by: patient, visit, accession number, study.
+-- What a person searches by: patient, visit, accession number, study. Filled in pieces from message.terms (JSON), up to
+-- the Message that about('indexed') names.
 CREATE TABLE term (
     value TEXT NOT NULL,
     message INTEGER NOT NULL REFERENCES message (id),
     PRIMARY KEY (value, message)
 ) WITHOUT ROWID;
-
-CREATE INDEX term_message ON term (message);
 
 -- state: 0 pending, 1 delivered, 2 parked, 3 discarded.
 CREATE TABLE delivery (

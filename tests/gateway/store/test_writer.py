@@ -293,7 +293,7 @@ def test_an_idle_moment_on_a_full_disk_is_no_failure(tmp_path: Path, monkeypatch
             rested.set()
         raise apsw.FullError("database or disk is full")
 
-    monkeypatch.setattr("gateway.store.store._rest", rest)
+    monkeypatch.setattr("gateway.store.store.Store._rest", lambda store, connection: rest(connection))
     store = open_store(tmp_path)
 
     assert rested.wait(WAIT_S)
