@@ -10,9 +10,10 @@ An acknowledgement is never acknowledged.
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
+from functools import lru_cache
 
 from gateway.errors import ContentError
-from gateway.formats.hl7 import Header, Hl7Path, Hl7Text, parse_path, read_header, separators_of
+from gateway.formats.hl7 import Header, Hl7Path, Hl7Text, Separators, parse_path, read_header, version_of
 
 ERRORS_MAX = 20  # of one answer: what is kept of them
 
@@ -98,7 +99,7 @@ class Acknowledgement:
     errors: tuple[AckError, ...] = ()
 
 
-_UNREAD = Header([b"MSH", b"^~\\&", *([b""] * 8), b"P", b"2.5.1"], b"|", b"\r", separators_of(b"^~\\&"))
+_UNREAD = read_header(b"MSH|^~\\&|||||||||P|2.5.1")
 _ALWAYS, _NEVER, _ON_ERROR, _ON_SUCCESS = b"AL", b"NE", b"ER", b"SU"  # table 0155
 _PUNCTUATION = str.maketrans("", "", "-:T")  # of ISO 8601, that HL7 leaves out
 _RESPONSES = (b"ACK", b"MCF")
@@ -121,13 +122,9 @@ def answer_codes(header: Header | None, outcome: Outcome) -> tuple[AckCode, ...]
 
     A valued MSH-15 or MSH-16 that is not in table 0155 is taken as AL; an empty one beside a valued one as NE.
     """
-    letter = outcome.value
-    if header is None or not header.enhanced:
-        return (AckCode(f"A{letter}"),)
-    commit, application = _asked(header.field(15), outcome), _asked(header.field(16), outcome)
-    if outcome is not Outcome.ACCEPTED and commit:
-        application = False
-    return tuple(AckCode(level + letter) for level, asked in (("C", commit), ("A", application)) if asked)
+    if header is None:
+        return _codes(b"", b"", outcome)
+    return _codes(header.field(15).strip()[:3], header.field(16).strip()[:3], outcome)
 
 
 def encode_acknowledgement(
@@ -168,8 +165,18 @@ def read_acknowledgement(raw: bytes) -> Acknowledgement:
     )
 
 
+@lru_cache(maxsize=256)
+def _codes(commit: bytes, application: bytes, outcome: Outcome) -> tuple[AckCode, ...]:
+    letter = outcome.value
+    if not commit and not application:  # original mode
+        return (AckCode(f"A{letter}"),)
+    commits = _asked(commit, outcome)
+    applies = _asked(application, outcome) and (outcome is Outcome.ACCEPTED or not commits)
+    return tuple(AckCode(level + letter) for level, asked in (("C", commits), ("A", applies)) if asked)
+
+
 def _asked(condition: bytes, outcome: Outcome) -> bool:
-    condition = condition.strip().upper()
+    condition = condition.upper()
     if condition == _ON_ERROR:
         return outcome is not Outcome.ACCEPTED
     if condition == _ON_SUCCESS:
@@ -179,34 +186,37 @@ def _asked(condition: bytes, outcome: Outcome) -> bool:
 
 def _msh(to: Header, control_id: str, now: datetime) -> list[bytes]:
     stamp = now.isoformat(timespec="milliseconds").translate(_PUNCTUATION).encode("ascii")
-    conditions = [_NEVER, _NEVER] if to.enhanced else [b"", b""]
+    parts = to.parts
+    condition = _NEVER if to.enhanced else b""
+    kind = _message_type(parts[8], parts[11], to.separators)
     return [
         b"MSH",
-        to.field(2),
-        to.field(5),
-        to.field(6),
-        to.field(3),
-        to.field(4),
+        parts[1],
+        *parts[4:6],
+        *parts[2:4],
         stamp,
         b"",
-        _message_type(to),
+        kind,
         control_id.encode("ascii"),
-        to.field(11),
-        to.field(12),
+        *parts[10:12],
         b"",
         b"",
-        *conditions,
+        condition,
+        condition,
         b"",
-        to.field(18),
+        parts[17],
     ]
 
 
-def _message_type(to: Header) -> bytes:
-    if not to.trigger:
+@lru_cache(maxsize=128)
+def _message_type(message_type: bytes, version: bytes, separators: Separators) -> bytes:
+    """Return MSH-9 of the answer to a message with this MSH-9 and MSH-12."""
+    components = message_type.split(separators.repetition, 1)[0].split(separators.component)
+    if len(components) < 2 or not components[1]:
         return b"ACK"
-    version = to.version
-    structure = [b"ACK"] if version is not None and version >= _STRUCTURE_SINCE else []
-    return to.separators.component.join([b"ACK", to.trigger, *structure])
+    numbers = version_of(version.split(separators.component, 1)[0])
+    structure = [b"ACK"] if numbers is not None and numbers >= _STRUCTURE_SINCE else []
+    return separators.component.join([b"ACK", components[1], *structure])
 
 
 def _err(to: Header, fault: Fault) -> list[bytes]:

@@ -49,6 +49,7 @@ def codec_of(names: bytes, default: str) -> str:
     return known[0] if known else default
 
 
+@lru_cache(maxsize=64)
 def splits_as_text(codec: str) -> bool:
     """Return whether bytes in this codec must be decoded before separators are looked for."""
     return codec.lower().replace("-", "_") in _SPLIT_AS_TEXT

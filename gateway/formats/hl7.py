@@ -33,6 +33,7 @@ TERMS_MAX = 16
 TERM_BYTES_MAX = 200
 _LEADING = b"\xef\xbb\xbf\r\n\t "  # a byte order mark, or blank lines, before MSH
 _FIELDS_MAX = 18  # MSH-18 is the last one we read
+_NO_FIELDS = [b""] * (_FIELDS_MAX + 1)
 _DEFAULT_SEPARATORS = b"^~\\&"
 _HEX = re.compile(r"X(?:[0-9A-Fa-f]{2})+")
 _OTHER_ESCAPES = {".br": "\n", "H": "", "N": "", "P": "#"}
@@ -53,7 +54,7 @@ class Separators(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The MSH segment: `parts[n - 1]` is MSH-n for n from 2 on, as bytes, undecoded.
+    """The MSH segment: `parts[n - 1]` is MSH-n for n from 2 to 18, as bytes, undecoded, empty where it is missing.
 
     `terminator` is what ends the message's segments: CR, LF or CR LF.
     """
@@ -64,10 +65,8 @@ class Header:
     separators: Separators
 
     def field(self, number: int) -> bytes:
-        """Return MSH-number as received, empty where it is missing."""
-        if number == 1:
-            return self.separator
-        return self.parts[number - 1] if number <= len(self.parts) else b""
+        """Return MSH-number, from 1 to 18, as received, empty where it is missing."""
+        return self.parts[number - 1] if number > 1 else self.separator
 
     def component(self, number: int, component: int) -> bytes:
         """Return one component of MSH-number's first repetition, empty where it is missing."""
@@ -93,13 +92,12 @@ class Header:
     @property
     def version(self) -> tuple[int, ...] | None:
         """Return MSH-12.1 as numbers, (2, 5, 1), or None where it is no version."""
-        numbers = self.component(12, 1).strip().split(b".")
-        return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else None
+        return version_of(self.component(12, 1))
 
     @property
     def enhanced(self) -> bool:
         """Return whether MSH-15 or MSH-16 is valued: the enhanced acknowledgement mode (2.9.3)."""
-        return bool(self.field(15).strip() or self.field(16).strip())
+        return bool(self.parts[14].strip() or self.parts[15].strip())
 
     def codec(self, default: str) -> str:
         """Return the Python codec that MSH-18 names, the default where it names none."""
@@ -126,6 +124,7 @@ def read_header(raw: bytes) -> Header:
     parts = raw[start:end].split(separator, _FIELDS_MAX)
     if len(parts) < 2:
         raise ContentError("not HL7: MSH has no fields")
+    parts += _NO_FIELDS[len(parts) :]
     return Header(parts, separator, _terminator(raw, end), separators_of(parts[1]))
 
 
@@ -134,6 +133,12 @@ def separators_of(encoding_characters: bytes) -> Separators:
     """Return the separators of an MSH-2; those it leaves out are the usual ones."""
     signs = encoding_characters[:4] + _DEFAULT_SEPARATORS[len(encoding_characters) :]
     return Separators(signs[0:1], signs[1:2], signs[2:3], signs[3:4])
+
+
+def version_of(text: bytes) -> tuple[int, ...] | None:
+    """Return a version as numbers, (2, 5, 1), or None where it is none."""
+    numbers = text.strip()[:10].split(b".")
+    return tuple(map(int, numbers)) if all(map(bytes.isdigit, numbers)) else None
 
 
 class Hl7Text:

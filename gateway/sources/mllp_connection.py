@@ -9,6 +9,7 @@ bounded per connection and over the whole listener: beyond it the socket is not 
 import asyncio
 import logging
 from collections import deque
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
@@ -162,7 +163,7 @@ class MllpConnection(asyncio.Protocol):
         if read.fault is not None:
             self._fault(read.fault.text)
         if read.incoming is None:
-            self._answer(owed, stored=True)
+            self._answer(owed, self._listener.clock.now(), stored=True)
             return
         refusing = self._listener.intake.refusing
         if refusing is not None:
@@ -178,22 +179,21 @@ class MllpConnection(asyncio.Protocol):
         if counted:
             self._unsettled -= owed.size
             listener.release(owed.size)
-        if isinstance(outcome, Accepted):
-            listener.status.saw_input(listener.clock.now())
-            self._answer(owed, stored=True)
+        now = listener.clock.now()
+        stored = isinstance(outcome, Accepted)
+        if stored:
+            listener.status.saw_input(now)
         else:
             self._fault(f"not stored: {outcome}")
-            self._answer(owed, stored=False)
+        self._answer(owed, now, stored=stored)
         if "unsettled" in self._paused_for and self._has_room():
             self._resume("unsettled")
 
-    def _answer(self, owed: _Owed, *, stored: bool) -> None:
+    def _answer(self, owed: _Owed, now: datetime, *, stored: bool) -> None:
         if not stored and self._settings.store_error == "silence":
             owed.answer = b""
         else:
-            owed.answer = answer(
-                owed.read, stored=stored, control_id=self._listener.next_control_id(), now=self._listener.clock.now()
-            )
+            owed.answer = answer(owed.read, stored=stored, control_id=self._listener.next_control_id(), now=now)
         self._send_answers()
 
     def _send_answers(self) -> None:
