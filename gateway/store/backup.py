@@ -133,7 +133,7 @@ def _copy_store(source: Path, target: Path) -> None:
                 while not copying.done:
                     copying.step(STEP_PAGES)
             copied.execute("PRAGMA journal_mode = DELETE")  # one file, without companions
-            # A store that is restored gets a name of its own: control ids given out after the backup are never met again.
+            # A restored store takes a new name, so that control ids given out after the backup are never met again.
             copied.execute("DELETE FROM about WHERE name = 'epoch'")
         finally:
             copied.close()
