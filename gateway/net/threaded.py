@@ -38,10 +38,9 @@ def _open(url: str, line: LineSettings) -> serial.SerialBase:
             bytesize=line.data_bits,
             parity=PARITY[line.parity],
             stopbits=line.stop_bits,
-            timeout=POLL_S,
-            write_timeout=WRITE_TIMEOUT_S,
+            timeout=POLL_S,  # no write_timeout: the rfc2217 handler refuses one
         )
-    except (OSError, ValueError) as error:  # SerialException is an OSError
+    except (OSError, ValueError, NotImplementedError) as error:  # SerialException is an OSError
         raise LinkError(f"{url}: {error}") from error
 
 
@@ -67,7 +66,10 @@ class ThreadedStream:
     async def write(self, data: bytes) -> None:
         """Send bytes. Raises LinkError."""
         try:
-            await asyncio.to_thread(self._port.write, data)
+            async with asyncio.timeout(WRITE_TIMEOUT_S):
+                await asyncio.to_thread(self._port.write, data)
+        except TimeoutError as error:
+            raise LinkError(f"{self.peer}: took no bytes within {WRITE_TIMEOUT_S:.0f} s") from error
         except OSError as error:
             raise LinkError(f"{self.peer}: {error}") from error
 

@@ -1,12 +1,17 @@
 import asyncio
 import os
 import pty
+import queue
 import socket
+import threading
 import tty
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from serial import serial_for_url
+from serial.rfc2217 import PortManager
 
 from gateway.driver import LineSettings
 from gateway.errors import LinkError
@@ -167,6 +172,53 @@ async def test_a_device_behind_tcp_is_read_written_and_its_end_noticed(scheme: s
         with pytest.raises(LinkError):
             await stream.read()
     await stream.close()
+
+
+async def test_a_device_behind_an_rfc2217_server_is_read_and_written() -> None:
+    listener = socket.create_server(("127.0.0.1", 0))
+    heard: queue.Queue[bytes] = queue.Queue()
+    stop = threading.Event()
+    server = threading.Thread(target=_serve_rfc2217, args=(listener, heard, stop))
+    server.start()
+    try:
+        stream = await open_stream(f"rfc2217://127.0.0.1:{listener.getsockname()[1]}", LINE)
+        await stream.write(b"answer\xff")
+        assert await asyncio.to_thread(_take, heard, 7) == b"answer\xff"
+        assert await read_exactly(stream, 6) == b"hello\xff"
+        await stream.close()
+    finally:
+        stop.set()
+        server.join(TIMEOUT_S)
+        listener.close()
+
+
+def _serve_rfc2217(listener: socket.socket, heard: "queue.Queue[bytes]", stop: threading.Event) -> None:
+    """A serial server of pyserial's own; it says hello once it has heard something."""
+    connection, _ = listener.accept()
+    connection.settimeout(0.05)
+    manager = PortManager(serial_for_url("loop://", timeout=0), _Connection(connection))
+    greeted = False
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            data = b"".join(manager.filter(connection.recv(1000)))
+            if data:
+                heard.put(data)
+                if not greeted:
+                    connection.sendall(b"".join(manager.escape(b"hello\xff")))
+                    greeted = True
+    connection.close()
+
+
+class _Connection:
+    def __init__(self, connection: socket.socket) -> None:
+        self.write = connection.sendall
+
+
+def _take(heard: "queue.Queue[bytes]", size: int) -> bytes:
+    data = b""
+    while len(data) < size:
+        data += heard.get(timeout=TIMEOUT_S)
+    return data
 
 
 async def test_a_device_may_call_us() -> None:
