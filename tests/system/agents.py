@@ -1,0 +1,82 @@
+"""The agent as a process of its own: started with a configuration, waited for, killed or stopped."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+READY_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 15.0
+
+
+class NotReadyError(Exception):
+    """The agent ended, or was not ready in time."""
+
+
+def free_port() -> int:
+    """Return a TCP port of loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Agent:
+    """One start of the agent; `prefix` is a command that runs it (strace)."""
+
+    def __init__(
+        self,
+        config: Path,
+        log: Path,
+        *,
+        module: str = "gateway.cli.main",
+        prefix: Sequence[str] = (),
+        timeout_s: float = READY_TIMEOUT_S,
+    ) -> None:
+        """Start it and return once it says READY=1 (sd_notify). Raises NotReadyError."""
+        self.log = log
+        with tempfile.TemporaryDirectory(prefix="notify-") as folder:
+            manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            manager.bind(f"{folder}/s")
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [*prefix, sys.executable, "-m", module, "run", "-c", str(config)],
+                    stdout=output,
+                    stderr=output,
+                    cwd=ROOT,
+                    env=os.environ | {"NOTIFY_SOCKET": f"{folder}/s"},
+                )
+            with manager:
+                self._wait_ready(manager, timeout_s)
+
+    def _wait_ready(self, manager: socket.socket, timeout_s: float) -> None:
+        manager.settimeout(0.2)
+        for _ in range(int(timeout_s / 0.2)):
+            try:
+                if b"READY=1" in manager.recv(4096):
+                    return
+            except TimeoutError:
+                if self.process.poll() is not None:
+                    break
+        self.kill()
+        tail = self.log.read_text("utf-8", "replace")[-2000:]
+        raise NotReadyError(f"the agent was not ready: status {self.process.returncode}\n{tail}")
+
+    def kill(self) -> None:
+        """End it as a crash does."""
+        self.process.kill()
+        self.process.wait(STOP_TIMEOUT_S)
+
+    def stop(self) -> int:
+        """Ask it to stop; return its exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
