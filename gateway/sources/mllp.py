@@ -10,7 +10,7 @@ import logging
 import socket
 import ssl
 from collections import Counter
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Protocol
 
 from gateway.clock import Clock, to_micros
@@ -173,12 +173,13 @@ class MllpListener:
                 self.fault("unknown", f"not accepted: {error.strerror}")
                 await asyncio.sleep(ACCEPT_PAUSE_S)
                 continue
-            reason = self._refusal(address[0])
+            host = _plain(address[0])
+            reason = self._refusal(host)
             if reason is not None:
-                self.fault(address[0], reason)
+                self.fault(host, reason)
                 peer.close()
                 continue
-            task = loop.create_task(self._open(peer, address[0], context))
+            task = loop.create_task(self._open(peer, host, context))
             self._opening.add(task)
             task.add_done_callback(self._opening.discard)
 
@@ -261,11 +262,13 @@ def _listen(address: Address) -> socket.socket:
     return ear
 
 
+def _plain(host: str) -> str:
+    """Return an address without zone, and IPv4 as IPv4 also where it came through an IPv6 socket."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return str(mapped or address)
+
+
 def _is_allowed(host: str, allow: tuple[Network, ...]) -> bool:
-    try:
-        address: IPv4Address | IPv6Address = ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
+    address = ip_address(host)
     return any(address in network for network in allow)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import tracemalloc
 from ipaddress import ip_network
 from typing import Any
@@ -228,12 +229,28 @@ async def test_connections_are_capped_and_a_place_comes_free(house: Any) -> None
 
 async def test_connections_of_one_peer_are_capped(house: Any) -> None:
     async with house(connections_per_peer_max=1) as home:
-        await home.connect("127.0.0.1")
+        first = await home.connect("127.0.0.1")
         await home.until(lambda: home.status.connections == 1)
         assert await (await home.connect("127.0.0.1")).is_closed()
         other = await home.connect("127.0.0.2")
         await other.send(encode_frame(message(1)))
         assert await other.codes(1) == [("AA", b"M1")]
+
+        first.writer.close()
+        await home.until(lambda: home.status.connections == 1)
+        again = await home.connect("127.0.0.1")
+        await again.send(encode_frame(message(2)))
+        assert await again.codes(1) == [("AA", b"M2")]
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+async def test_an_ipv4_peer_of_an_ipv6_listener_is_known_by_its_ipv4_address(house: Any) -> None:
+    async with house(listen=Address("::", 0), allow=(ip_network("127.0.0.2/32"),)) as home:
+        assert await (await home.connect("127.0.0.1")).is_closed()
+        known = await home.connect("127.0.0.2")
+        await known.send(encode_frame(message(1)))
+        assert await known.codes(1) == [("AA", b"M1")]
+        assert home.intake.kept[0].peer == "127.0.0.2"
 
 
 async def test_fifty_silent_connections_do_not_hinder_the_next(house: Any) -> None:
