@@ -4,6 +4,7 @@ A console port that cannot be opened is an alarm, never a reason to stop: data g
 reload. The control socket lies in the data folder, which this process holds, so one left by a killed agent is removed.
 """
 
+import asyncio
 import logging
 import os
 import socket
@@ -77,9 +78,7 @@ class ConsoleServer:
 
     async def stop(self) -> None:
         """Close both."""
-        for server in (self._port, self._control):
-            if server is not None:
-                await server.stop()
+        await asyncio.gather(*(server.stop() for server in (self._port, self._control) if server is not None))
         with suppress(FileNotFoundError):
             self._path.unlink()
 
