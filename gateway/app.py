@@ -206,7 +206,7 @@ class App:
             self._start_lane(destination, status, number)
 
     def _start_lane(self, destination: Destination, status: DestinationStatus, number: int) -> None:
-        origins = Origins(self.config)
+        origins = Origins(self.config.gateway)
 
         def failed(reason: str) -> None:
             status.state = LinkState.DOWN

@@ -5,11 +5,11 @@ from typing import Protocol, assert_never
 
 from gateway.clock import Clock
 from gateway.config import (
-    Config,
     Destination,
     DeviceSource,
     DicomDestination,
     DicomSource,
+    GatewaySettings,
     MllpDestination,
     MllpSource,
     MqttDestination,
@@ -18,6 +18,7 @@ from gateway.config import (
 from gateway.errors import ConfigError
 from gateway.formats.origin import Origin, device_id_of
 from gateway.intake import Intake
+from gateway.model import Message
 from gateway.registry import create_driver
 from gateway.senders.dicom import DicomSender
 from gateway.senders.mllp import MllpSender
@@ -39,23 +40,25 @@ class Runner(Protocol):
 
 
 class Origins:
-    """Tells the feeds where a Message comes from, by its Source's name."""
+    """Tells the feeds where a Message comes from: as it stood when the Message was received.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._devices = {source.name: source for source in config.sources if isinstance(source, DeviceSource)}
+    A bed that is given to another Device by a new configuration never moves values that wait already.
+    """
 
-    def __call__(self, source: str) -> Origin:
-        """Return the origin of a Source; one that is no longer configured has no bed."""
-        settings = self._config.gateway
-        device = self._devices.get(source)
+    def __init__(self, settings: GatewaySettings) -> None:
+        self._settings = settings
+        self.gateway = settings.name
+
+    def __call__(self, message: Message) -> Origin:
+        """Return the origin of a Message; a Source that is no Device has no bed."""
+        name = self.gateway
         return Origin(
-            gateway=settings.name,
-            facility=settings.facility,
-            source=source,
-            bed="" if device is None else device.bed,
-            device_id=(device.device_id if device else None) or device_id_of(settings.name, source),
-            gateway_eui64=device_id_of(settings.name, ""),
+            gateway=name,
+            facility=self._settings.facility,
+            source=message.source,
+            bed=message.headers.get("bed", ""),
+            device_id=message.headers.get("device_id") or device_id_of(name, message.source),
+            gateway_eui64=device_id_of(name, ""),
         )
 
 
@@ -80,7 +83,7 @@ def make_sender(destination: Destination, origins: Origins, spool: Spool, clock:
         case MllpDestination():
             return MllpSender(destination, origins)
         case MqttDestination():
-            return MqttSender(destination, origins, clock)
+            return MqttSender(destination, origins.gateway, origins, clock)
         case DicomDestination():
             return DicomSender(destination, spool, clock)
     assert_never(destination)

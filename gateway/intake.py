@@ -39,6 +39,7 @@ class Intake:
         self._store = store
         self._gate = gate
         self._owed = owed
+        self._failed_rules: set[int] = set()
         self._submitted = 0
         self._settled = 0
         self._behind: deque[tuple[int, Settle, StoreError]] = deque()
@@ -55,7 +56,7 @@ class Intake:
         if refusal is not None:
             self._refuse(settled, StoreError(refusal))
             return
-        owed = self.router.owed(incoming).destinations
+        owed = self._route(incoming)
 
         def tell(outcome: Accepted | Exception) -> None:
             self._settled += 1
@@ -75,6 +76,17 @@ class Intake:
             self._refuse(settled, error)
         else:
             self._submitted += 1
+
+    def _route(self, incoming: Incoming) -> tuple[str, ...]:
+        """Return what an input is owed to; a rule that could not be evaluated lets it pass and is told once."""
+        owed = self.router.owed(incoming)
+        for number in owed.failed_rules:
+            if number not in self._failed_rules:
+                self._failed_rules.add(number)
+                _log.error(
+                    "route.failed route=%d source=%s reason=when-could-not-be-evaluated", number, incoming.source
+                )
+        return owed.destinations
 
     def _refuse(self, settled: Settle, error: StoreError) -> None:
         """Settle a refusal behind everything that was submitted before it."""
@@ -103,7 +115,7 @@ class Intake:
         refusal = self._gate()
         if refusal is not None:
             raise StoreError(refusal)
-        owed = self.router.owed(incoming).destinations
+        owed = self._route(incoming)
         done: Future[Accepted] = Future()
 
         def tell(outcome: Accepted | Exception) -> None:

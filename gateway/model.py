@@ -142,8 +142,9 @@ class Incoming:
 
     `identifier` is the sender's own (MSH-10, SOP Instance UID); with `digest` it makes the key by which a repeat is
     known. `raw` is the bytes as received, None where they lie in the Spool under `object_name`. `headers` is what
-    routing may ask of a DICOM Instance (keyword to text). `terms` are what a person searches by: patient id, visit,
-    accession number, study UID. `lane_key` keeps order where a Destination has several lanes.
+    routing may ask of a DICOM Instance (keyword to text); of Observations it is `bed` and `device_id` as they were
+    configured on receipt, so that a later change moves nothing to another bed. `terms` are what a person searches by:
+    patient id, visit, accession number, study UID. `lane_key` keeps order where a Destination has several lanes.
     """
 
     source: str

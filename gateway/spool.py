@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -140,6 +141,13 @@ class Spool:
     def size_bytes(self) -> int:
         """Return how large all objects are: measured when the Spool was opened, kept with every change since."""
         return self._size_bytes
+
+    def kept_before(self, name: str, instant: datetime) -> bool:
+        """Return whether an object has lain there since before an instant; one that is gone has not."""
+        try:
+            return self.path_of(name).stat().st_mtime < instant.timestamp()
+        except FileNotFoundError:
+            return False
 
     def free_bytes(self) -> int:
         """Return what may still be written to the file system. Raises StoreError."""

@@ -6,13 +6,14 @@ Each round is short; what reads or removes files runs in a worker thread.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from gateway.alarms import Alarms
 from gateway.clock import Clock, to_micros
 from gateway.config import Config
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.checking import object_is_named
 from gateway.store.counters import read_counters
 from gateway.store.reading import oldest_pending
 from gateway.store.recovery import stores_set_aside
@@ -23,6 +24,7 @@ from gateway.store.store import CALL_TIMEOUT_S, Store
 ROUND_S = 1.0
 AGE_ROUND_S = 5.0
 RETENTION_ROUND_S = 60.0
+ORPHAN_ROUND_S = 3600.0
 RETENTION_PIECES_MAX = 500
 RETENTION_BUSY = 50_000  # Messages that one round removed: more wait, so that the next one comes soon
 
@@ -52,6 +54,7 @@ class Upkeep:
         self._sources = sources
         self._destinations = destinations
         self._offset_s = self._clock_offset_s()
+        self._orphans_due_s = 0.0
         self.oldest_pending_s: dict[str, float] = {}
 
     async def watch(self) -> None:
@@ -81,9 +84,26 @@ class Upkeep:
         removed = self._sweep(to_micros(cutoff), quarantined=True)
         if self._data_bytes() > retention.max_size:
             removed += self._sweep(to_micros(self._clock.now()), quarantined=False, until_below=retention.max_size)
+        self._sweep_orphans(cutoff)
         if removed:
             _log.info("retention.removed messages=%d", removed)
         return removed
+
+    def _sweep_orphans(self, cutoff: datetime) -> None:
+        """Remove old files of the Spool that no row refers to: left by a crash between link and commit.
+
+        Once an hour; never while a store waits set aside, because it may know them.
+        """
+        now_s = self._clock.monotonic()
+        if now_s < self._orphans_due_s or stores_set_aside(self._store.path.parent):
+            return
+        self._orphans_due_s = now_s + ORPHAN_ROUND_S
+        connection = self._store.readers.connection
+        names = (name for name in self._spool.names() if self._spool.kept_before(name, cutoff))
+        orphans = [name for name in names if not object_is_named(connection, name)]
+        self._spool.remove(orphans)
+        if orphans:
+            _log.warning("retention.removed_orphans objects=%d", len(orphans))
 
     def _sweep(self, before: int, *, quarantined: bool, until_below: int | None = None) -> int:
         removed, after = 0, 0

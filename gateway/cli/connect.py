@@ -42,7 +42,7 @@ async def _try(name: str, attempt: Awaitable[str], turns: asyncio.Semaphore) -> 
 
 async def _try_destination(destination: Destination, config: Config) -> str:
     clock = SystemClock()
-    sender = make_sender(destination, Origins(config), Spool(config.gateway.data_dir / "spool"), clock)
+    sender = make_sender(destination, Origins(config.gateway), Spool(config.gateway.data_dir / "spool"), clock)
     try:
         return await sender.probe()
     finally:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gateway.model import Message
+
 _LOCAL_BIT, _GROUP_BIT = 0x02, 0x01  # IEEE 802: first octet, locally administered and individual
 _NOT_LEVEL = re.compile(r"[^A-Za-z0-9._-]")
 _NOT_GATEWAY = re.compile(r"[^a-z0-9-]")
@@ -39,7 +41,7 @@ class Origin:
         return {name: part for name, part in named.items() if part}
 
 
-Origins = Callable[[str], Origin]  # from a Source's name
+Origins = Callable[[Message], Origin]
 
 
 def device_id_of(gateway: str, source: str) -> str:

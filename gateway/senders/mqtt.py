@@ -83,6 +83,7 @@ class MqttSender:
     def __init__(
         self,
         settings: MqttDestination,
+        gateway: str,
         origins: Origins,
         clock: Clock,
         *,
@@ -92,7 +93,7 @@ class MqttSender:
         self._origins = origins
         self._clock = clock
         self._clock_synced = clock_synced
-        self._gateway = gateway_level(origins("").gateway)
+        self._gateway = gateway_level(gateway)
         self._root = f"{settings.topic_root}/1/{settings.site}/{self._gateway}"
         self._started_at = clock.now()
         self._births: dict[str, Birth] = {}
@@ -274,7 +275,7 @@ class MqttSender:
         message, now = parcel.message, self._clock.now()
         if message.result is None:
             raise ContentError(f"message {message.id}: no Result to render")
-        origin = self._origins(message.source)
+        origin = self._origins(message)
         envelope = Envelope(gateway=self._gateway, session=self._session, seq=parcel.delivery.ordinal, sent_at=now)
         historical = _is_historical(message, now)
         told = events.obs(envelope, message, origin, historical=historical, synced=self._clock_synced())

@@ -57,6 +57,9 @@ class DeviceLink:
         self._backlog = Backlog(intake, clock, status, repeats=driver.about.acknowledges)
         self._heard_at = 0.0
         self._pause_s = REOPEN_S_MIN
+        self._headers = {
+            name: value for name, value in (("bed", settings.bed), ("device_id", settings.device_id)) if value
+        }
 
     async def run(self) -> None:
         """Listen until cancelled; what was read by then is still brought to disk."""
@@ -194,6 +197,7 @@ class DeviceLink:
                 observed_at=result.observed_at,
                 raw=reading.raw,
                 result=result,
+                headers=self._headers,
                 terms=(result.patient_id,) if result.patient_id else (),
                 lane_key=name,
             )

@@ -1,4 +1,5 @@
 import asyncio
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -107,6 +108,29 @@ def test_objects_go_with_their_messages(house: House) -> None:
     house.upkeep.retain_once()
 
     assert not file.exists()
+
+
+def test_old_files_that_no_row_knows_go_and_owed_ones_stay(house: House) -> None:
+    names = [digit * 64 for digit in "abc"]
+    for name in names:
+        (house.spool.objects / name).write_bytes(b"DICM")
+    keep(house.store, incoming(b"1", object_name=names[0]), "pacs")
+    old = (START - timedelta(days=3)).timestamp()
+    for name in names[:2]:
+        os.utime(house.spool.objects / name, (old, old))
+    os.utime(house.spool.objects / names[2], (START.timestamp(), START.timestamp()))
+    house.upkeep.retain_once()
+
+    assert sorted(house.spool.names()) == [names[0], names[2]]
+
+
+def test_no_unknown_file_goes_while_a_store_waits_set_aside(house: House, tmp_path: Path) -> None:
+    (house.spool.objects / ("a" * 64)).write_bytes(b"DICM")
+    os.utime(house.spool.objects / ("a" * 64), (0, 0))
+    (tmp_path / "set-aside" / "20260101T000000Z").mkdir(parents=True)
+    house.upkeep.retain_once()
+
+    assert list(house.spool.names()) == ["a" * 64]
 
 
 def test_too_large_a_folder_lets_the_oldest_settled_go_and_no_more_than_needed(

@@ -15,7 +15,7 @@ from gateway.config import ClientTls, MllpDestination
 from gateway.errors import LinkError
 from gateway.formats.origin import Origin
 from gateway.formats.pcd import render_pcd01
-from gateway.model import Kind, Parcel, Receipt, Verdict
+from gateway.model import Kind, Message, Parcel, Receipt, Verdict
 from gateway.senders.mllp import ACKNOWLEDGEMENT_BYTES_MAX, MllpSender
 from gateway.senders.mllp_link import MllpLink
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, message_of, parcel_of
@@ -35,7 +35,7 @@ from tests.gateway.senders.scripted_receiver import (
 SHORT_S = 0.15
 
 
-def origins(source: str) -> Origin:
+def origins(message: Message) -> Origin:
     return ORIGIN
 
 

@@ -18,7 +18,7 @@ from gateway.clock import ManualClock
 from gateway.config import ClientTls, MqttDestination
 from gateway.errors import LinkError, TemporaryError
 from gateway.formats.origin import Origin, device_id_of
-from gateway.model import Absent, Kind, Observation, Parcel, Receipt, Result, Verdict
+from gateway.model import Absent, Kind, Message, Observation, Parcel, Receipt, Result, Verdict
 from gateway.senders.mqtt import MqttSender
 from gateway.typed import Secret
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, RECEIVED_AT, message_of, parcel_of
@@ -34,15 +34,17 @@ VALIDATOR = Draft202012Validator(
 ONE_OBS = Result(observations=(Observation(key="spo2", sub="1.0.0.7", value=Decimal("97.0"), unit="%"),))
 
 
-def origins(source: str) -> Origin:
-    device = ORIGIN.device_id if source == "bed-12" else device_id_of("ward-3a", source)
-    return replace(ORIGIN, source=source, device_id=device)
+def origins(message: Message) -> Origin:
+    device = ORIGIN.device_id if message.source == "bed-12" else device_id_of("ward-3a", message.source)
+    return replace(ORIGIN, source=message.source, device_id=device)
 
 
 def sender_to(port: int, *, clock: ManualClock | None = None, scheme: str = "mqtt", **settings: Any) -> MqttSender:
     host = "localhost" if scheme == "mqtts" else "127.0.0.1"
     destination = MqttDestination(name="broker", url=f"{scheme}://{host}:{port}", site="ukx", **settings)
-    return MqttSender(destination, origins, clock or ManualClock(RECEIVED_AT), clock_synced=lambda: True)
+    return MqttSender(
+        destination, ORIGIN.gateway, origins, clock or ManualClock(RECEIVED_AT), clock_synced=lambda: True
+    )
 
 
 def obs_parcel(number: int, result: Result = ONE_OBS, *, source: str = "bed-12") -> Parcel:
@@ -317,9 +319,9 @@ async def test_a_name_of_the_certificate_may_differ_from_the_host(certificates: 
             tls=ClientTls(ca=certificates.ca, server_name="localhost"),
         )
         with pytest.raises(LinkError, match="refused"):  # the listener is at 127.0.0.1: what we dial is the host
-            await MqttSender(destination, origins, ManualClock()).probe()
+            await MqttSender(destination, ORIGIN.gateway, origins, ManualClock()).probe()
         near = replace(destination, url=f"mqtts://127.0.0.1:{broker.port}")
-        assert "connected" in await MqttSender(near, origins, ManualClock()).probe()
+        assert "connected" in await MqttSender(near, ORIGIN.gateway, origins, ManualClock()).probe()
 
 
 async def test_a_probe_leaves_the_running_gateway_alone(tmp_path: Path) -> None:
