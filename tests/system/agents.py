@@ -36,8 +36,9 @@ class Agent:
         module: str = "gateway.cli.main",
         prefix: Sequence[str] = (),
         timeout_s: float = READY_TIMEOUT_S,
+        until_ready: bool = True,
     ) -> None:
-        """Start it and return once it says READY=1 (sd_notify). Raises NotReadyError."""
+        """Start it and return once it says READY=1 (sd_notify), or at once. Raises NotReadyError."""
         self.log = log
         with tempfile.TemporaryDirectory(prefix="notify-") as folder:
             manager = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -51,7 +52,8 @@ class Agent:
                     env=os.environ | {"NOTIFY_SOCKET": f"{folder}/s"},
                 )
             with manager:
-                self._wait_ready(manager, timeout_s)
+                if until_ready:
+                    self._wait_ready(manager, timeout_s)
 
     def _wait_ready(self, manager: socket.socket, timeout_s: float) -> None:
         manager.settimeout(0.2)

@@ -1,0 +1,105 @@
+"""The long campaigns: campaigns.py [--only NAME] [--kills N] [--seed N] [--out FILE]; see README.md."""
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from gateway.store.connection import open_reader
+from tests.crash.judging import Verdict, judge
+from tests.crash.world import World, wait_until
+
+DRAIN_TIMEOUT_S = 600.0
+STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
+
+
+def run_kill(folder: Path, kills: int, seed: int) -> Verdict:
+    """Kill the agent at random moments under mixed load; then let it drain, and judge."""
+    world = World(folder, folder / "data", seed)
+    draw = random.Random(seed)
+    began_s = time.monotonic()
+    world.start()
+    try:
+        world.send()
+        for number in range(kills):
+            starting = draw.random() < STARTING_SHARE
+            agent = world.agent(until_ready=not starting)
+            time.sleep(draw.uniform(0.0, 0.8) if starting else draw.uniform(0.05, 2.0))
+            agent.kill()
+            if number % 10 == 9:
+                print(f"  {number + 1} of {kills} kills", file=sys.stderr)
+        drain(world)
+    finally:
+        world.stop()
+    return judge(world, "kill", kills, time.monotonic() - began_s)
+
+
+def drain(world: World) -> None:
+    """Start the agent once more, end the load, and wait until nothing is owed any more."""
+    agent = world.agent()
+    try:
+        time.sleep(2.0)
+        world.stop_sending()
+        time.sleep(1.0)
+        wait_until(lambda: pending(world.data) == 0, DRAIN_TIMEOUT_S)
+    except TimeoutError:
+        print(f"  {pending(world.data)} deliveries still pending", file=sys.stderr)
+    finally:
+        agent.stop()
+
+
+def pending(data: Path) -> int:
+    """Return how many deliveries wait."""
+    connection = open_reader(data / "gateway.db")
+    try:
+        return int(str(connection.execute("SELECT count(*) FROM delivery WHERE state = 0").get))
+    finally:
+        connection.close()
+
+
+CAMPAIGNS: dict[str, Callable[[Path, int, int], Verdict]] = {"kill": run_kill}
+
+
+def show(verdicts: list[Verdict]) -> None:
+    """Print the table."""
+    columns = ("name", "kills", "acknowledged", "stored", "delivered", "repeated")
+    wrong = ("lost", "out_of_order", "changed", "repeated_new_id", "seconds")
+    print("  ".join(f"{column:>15}" for column in columns + wrong))
+    for verdict in verdicts:
+        print("  ".join(f"{getattr(verdict, column):>15}" for column in columns + wrong))
+        for note in verdict.notes:
+            print(f"    {note}")
+
+
+def main() -> int:
+    """Run what was asked for; 1 when anything went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help=f"one of {', '.join(CAMPAIGNS)}; several separated by commas")
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--keep", type=Path, help="work here and leave everything behind")
+    arguments = parser.parse_args()
+    chosen = [name for name in arguments.only.split(",") if name] or list(CAMPAIGNS)
+    if unknown := set(chosen) - set(CAMPAIGNS):
+        parser.error(f"no campaign is called {', '.join(sorted(unknown))}; there are {', '.join(CAMPAIGNS)}")
+    verdicts = []
+    with tempfile.TemporaryDirectory(prefix="crash-") as folder:
+        for name in chosen:
+            print(f"{name}, seed {arguments.seed}", file=sys.stderr)
+            verdicts.append(CAMPAIGNS[name]((arguments.keep or Path(folder)) / name, arguments.kills, arguments.seed))
+    show(verdicts)
+    if arguments.out is not None:
+        arguments.out.parent.mkdir(parents=True, exist_ok=True)
+        arguments.out.write_text(json.dumps({"campaigns": [one.as_json() for one in verdicts]}, indent=1), "utf-8")
+    return 0 if all(verdict.good for verdict in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
