@@ -19,12 +19,12 @@ __all__ = [
     "Header",
     "Hl7Path",
     "Hl7Text",
+    "Keys",
     "PathError",
-    "lane_key",
+    "keys_of",
     "parse_path",
     "read_header",
     "read_path",
-    "search_terms",
     "value",
 ]
 
@@ -37,10 +37,7 @@ _NO_FIELDS = [b""] * (_FIELDS_MAX + 1)
 _DEFAULT_SEPARATORS = b"^~\\&"
 _HEX = re.compile(r"X(?:[0-9A-Fa-f]{2})+")
 _OTHER_ESCAPES = {".br": "\n", "H": "", "N": "", "P": "#"}
-_Fields = Mapping[bytes, tuple[int, ...]]  # segments, and their fields that are looked at
-_TERMS: _Fields = {b"PID": (3,), b"PV1": (19,), b"OBR": (18,), b"IPC": (1, 3), b"ZDS": (1,)}
-_PATIENT: _Fields = {b"PID": (3,)}
-_VISIT: _Fields = {b"PV1": (19,)}
+_KEYS: Mapping[bytes, tuple[int, ...]] = {b"PID": (3,), b"PV1": (19,), b"OBR": (18,), b"IPC": (1, 3), b"ZDS": (1,)}
 
 
 class Separators(NamedTuple):
@@ -50,6 +47,18 @@ class Separators(NamedTuple):
     repetition: bytes
     escape: bytes
     subcomponent: bytes
+
+
+class Keys(NamedTuple):
+    """What a message is found and ordered by.
+
+    `terms` are what a person searches by: patient ids (PID-3.1), visit (PV1-19.1), accession and study numbers
+    (OBR-18.1, IPC-1.1, IPC-3.1, ZDS-1.1). `lane_key` is by what order is kept where a Destination has several lanes:
+    the patient, else the visit, else "".
+    """
+
+    terms: tuple[str, ...]
+    lane_key: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,19 +219,21 @@ def value(raw: bytes, path: str, encoding: str = "utf-8") -> str | None:
     return next(iter(read_path(raw, parse_path(path), encoding)), None)
 
 
-def search_terms(raw: bytes, header: Header, codec: str = "utf-8") -> tuple[str, ...]:
-    """Return what a person searches by: patient ids (PID-3.1), visit (PV1-19.1), accession and study numbers.
+def keys_of(raw: bytes, header: Header, codec: str = "utf-8") -> Keys:
+    """Return what a message is found by and ordered by, not looking at more of it than that.
 
-    Those are OBR-18.1, IPC-1.1, IPC-3.1 and ZDS-1.1. `codec` is the message's own (`Header.codec`). In the order of
-    the message, without repeats, at most TERMS_MAX, each of at most TERM_BYTES_MAX bytes.
+    `codec` is the message's own (`Header.codec`). Terms come in the order of the message, without repeats, at most
+    TERMS_MAX, each of at most TERM_BYTES_MAX bytes.
     """
-    found = islice(_keys(raw, header, codec, _TERMS), 4 * TERMS_MAX)
-    return tuple(dict.fromkeys(found))[:TERMS_MAX]
-
-
-def lane_key(raw: bytes, header: Header, codec: str = "utf-8") -> str:
-    """Return by what order is kept where a Destination has several lanes: the patient, else the visit, else ""."""
-    return next(_keys(raw, header, codec, _PATIENT), "") or next(_keys(raw, header, codec, _VISIT), "")
+    terms: dict[str, None] = {}
+    patient = visit = ""
+    for name, term in islice(_keys(raw, header, codec), 4 * TERMS_MAX):
+        terms[term] = None
+        if name == b"PID":
+            patient = patient or term
+        elif name == b"PV1":
+            visit = visit or term
+    return Keys(terms=tuple(islice(terms, TERMS_MAX)), lane_key=patient or visit)
 
 
 def _leading_bytes(raw: bytes) -> int:
@@ -252,27 +263,24 @@ def _part(text: str, separator: str, number: int | None) -> str:
     return parts[number - 1] if number <= len(parts) else ""
 
 
-def _keys(raw: bytes, header: Header, codec: str, fields: _Fields) -> Iterator[str]:
-    """Yield the first component of every repetition of the fields, not looking at more of the message than that."""
+def _keys(raw: bytes, header: Header, codec: str) -> Iterator[tuple[bytes, str]]:
+    """Yield segment name and first component of every repetition of the fields in _KEYS."""
     if splits_as_text(codec):
         text = Hl7Text(raw, codec)
-        for segment, numbers in fields.items():
+        for name, numbers in _KEYS.items():
             for number in numbers:
-                yield from text.read(Hl7Path(segment.decode("ascii"), number, component=1))
+                for term in text.read(Hl7Path(name.decode("ascii"), number, component=1)):
+                    yield name, term
         return
-    for found in _scanner(header.terminator, header.separator, tuple(fields)).finditer(raw):
-        segment, rest = found.groups()
-        for number in fields[segment]:
-            parts = rest.split(header.separator, number)
-            if len(parts) >= number and parts[number - 1]:
-                yield from _first_components(parts[number - 1], header, codec)
-
-
-@lru_cache(maxsize=64)
-def _scanner(terminator: bytes, separator: bytes, segments: tuple[bytes, ...]) -> re.Pattern[bytes]:
-    """Return what finds the segments in one pass: their name, and their fields from the first on."""
-    names = b"|".join(segments)
-    return re.compile(rb"%b(%b)%b([^%b]*)" % (terminator, names, re.escape(separator), terminator))
+    separator = header.separator
+    for segment in raw.split(header.terminator):  # cheaper than any search for the names
+        numbers = _KEYS.get(segment[:3], ())
+        if numbers and segment[3:4] == separator:
+            for number in numbers:
+                parts = segment.split(separator, number + 1)
+                if len(parts) > number and parts[number]:
+                    for term in _first_components(parts[number], header, codec):
+                        yield segment[:3], term
 
 
 @lru_cache(maxsize=1024)

@@ -19,7 +19,7 @@ from gateway.formats.acknowledgement import (
     encode_acknowledgement,
     is_acknowledgement,
 )
-from gateway.formats.hl7 import Header, lane_key, read_header, search_terms
+from gateway.formats.hl7 import Header, keys_of, read_header
 from gateway.model import Incoming, Kind
 from gateway.protocols.mllp import END, START, encode_frame
 
@@ -114,6 +114,7 @@ def _missing(header: Header) -> Fault | None:
 
 def _message(content: bytes, header: Header, origin: Origin, now: datetime, quarantined: str | None) -> Incoming:
     codec = header.codec(origin.encoding)
+    keys = keys_of(content, header, codec)
     return Incoming(
         source=origin.source,
         kind=Kind.HL7,
@@ -123,8 +124,8 @@ def _message(content: bytes, header: Header, origin: Origin, now: datetime, quar
         peer=origin.peer,
         identifier=header.control_id.decode(codec, "backslashreplace"),
         raw=content,
-        terms=search_terms(content, header, codec),
-        lane_key=lane_key(content, header, codec),
+        terms=keys.terms,
+        lane_key=keys.lane_key,
         quarantined=quarantined,
     )
 

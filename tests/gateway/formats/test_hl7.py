@@ -13,11 +13,10 @@ from gateway.formats.hl7 import (
     Hl7Path,
     Hl7Text,
     PathError,
-    lane_key,
+    keys_of,
     parse_path,
     read_header,
     read_path,
-    search_terms,
     value,
 )
 
@@ -62,7 +61,7 @@ def test_segments_end_with_cr_lf_or_both(end: bytes) -> None:
     assert header.field(18) == b"UNICODE UTF-8"
     assert value(raw, "OBX[1]-5") == "72"
     assert value(raw, "IPC-4") == "SPS1"
-    assert search_terms(raw, header) == search_terms(ORDER, read_header(ORDER))
+    assert keys_of(raw, header).terms == keys_of(ORDER, read_header(ORDER)).terms
 
 
 def test_a_line_feed_inside_a_field_stays_in_it() -> None:
@@ -104,7 +103,7 @@ def test_separators_are_the_messages_own() -> None:
     assert read_header(raw).message_type == b"ORU"
     assert read_path(raw, parse_path("PID-3.1")) == ("7", "8")
     assert value(raw, "PID-5.2.2") == "e%"
-    assert search_terms(raw, read_header(raw)) == ("7", "8")
+    assert keys_of(raw, read_header(raw)).terms == ("7", "8")
 
 
 @pytest.mark.parametrize(
@@ -214,8 +213,8 @@ def test_text_is_read_in_its_character_set(charset: str, codec: str) -> None:
 
     assert value(raw, "PID-5.1") == name
     assert value(raw, "PID-5.2") == "X"
-    assert search_terms(raw, header, header.codec("utf-8")) == ("7",)
-    assert lane_key(raw, header, header.codec("utf-8")) == "7"
+    assert keys_of(raw, header, header.codec("utf-8")).terms == ("7",)
+    assert keys_of(raw, header, header.codec("utf-8")).lane_key == "7"
 
 
 def test_wrong_bytes_read_as_replacement_characters() -> None:
@@ -226,7 +225,7 @@ def test_wrong_bytes_read_as_replacement_characters() -> None:
 
 def test_search_terms_are_what_a_person_searches_by() -> None:
     header = read_header(ORDER)
-    assert search_terms(ORDER, header) == (
+    assert keys_of(ORDER, header).terms == (
         "MRN4471",
         "88",
         "V880142",
@@ -239,9 +238,9 @@ def test_search_terms_are_what_a_person_searches_by() -> None:
 
 def test_search_terms_are_bounded() -> None:
     raw = b"MSH|^~\\&|A\r" + b"".join(b"PID|||%d~%da\r" % (number, number) for number in range(1000))
-    assert len(search_terms(raw, read_header(raw))) == TERMS_MAX
+    assert len(keys_of(raw, read_header(raw)).terms) == TERMS_MAX
     raw = b"MSH|^~\\&|A\rPID|||" + b"9" * 100_000
-    assert max(map(len, search_terms(raw, read_header(raw)))) == 200
+    assert max(map(len, keys_of(raw, read_header(raw)).terms)) == 200
 
 
 @pytest.mark.parametrize(
@@ -256,13 +255,13 @@ def test_search_terms_are_bounded() -> None:
 )
 def test_the_lane_key_is_the_patient_or_the_visit(body: bytes, key: str) -> None:
     raw = b"MSH|^~\\&|A\r" + body
-    assert lane_key(raw, read_header(raw)) == key
+    assert keys_of(raw, read_header(raw)).lane_key == key
 
 
 def test_a_segment_name_inside_another_is_not_taken() -> None:
     raw = b"MSH|^~\\&|A\rZPID|||1\rPIDX|||2\rNTE|||PID|||3\r"
     assert value(raw, "PID-3") is None
-    assert search_terms(raw, read_header(raw)) == ()
+    assert keys_of(raw, read_header(raw)).terms == ()
 
 
 hl7_like = st.lists(
@@ -305,8 +304,8 @@ def test_no_bytes_break_the_reader(raw: bytes, path: Hl7Path, encoding: str) -> 
         return
     assert isinstance(header, Header)
     codec = header.codec(encoding)
-    assert len(search_terms(raw, header, codec)) <= TERMS_MAX
-    assert isinstance(lane_key(raw, header, codec), str)
+    assert len(keys_of(raw, header, codec).terms) <= TERMS_MAX
+    assert isinstance(keys_of(raw, header, codec).lane_key, str)
 
 
 @settings(max_examples=200, deadline=None)
