@@ -16,6 +16,7 @@ from gateway.config import Config
 from gateway.errors import GatewayError
 from gateway.formats.results import encode_result
 from gateway.model import Delivery, DeliveryState, Kind, Message
+from gateway.store.checking import unreadable_is_told
 from gateway.store.reading import (
     Attempt,
     MessageFilter,
@@ -165,10 +166,11 @@ def deliveries(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def reading(config: Config) -> Iterator[Readers]:
-    """Hold the store open for reading. Raises StoreError when there is none."""
+    """Hold the store open for reading. Raises StoreError when there is none or it cannot be read."""
     readers = Readers(config.gateway.data_dir / FILE_NAME)
     try:
-        yield readers
+        with unreadable_is_told():
+            yield readers
     finally:
         readers.close()
 

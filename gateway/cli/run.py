@@ -23,7 +23,7 @@ STOP_TIMEOUT_S = 10.0
 COMMIT_TIMEOUT_S = 10.0
 SWITCH_INTERVAL_S = 0.001  # loop and writer thread hand the interpreter over more often: shorter commits under load
 
-REFUSED = "configuration-refused"
+REFUSED_ALARM = "configuration-refused"
 
 _log = logging.getLogger("gateway.run")
 
@@ -31,8 +31,11 @@ _log = logging.getLogger("gateway.run")
 def run(arguments: argparse.Namespace) -> int:
     """Run until told to stop; 0 after an orderly stop, 1 when the store failed."""
     path = config_path(arguments)
-    config = load(path).required()
+    loaded = load(path)
+    config = loaded.required()
     _set_up_logging(config)
+    for warning in loaded.warnings:
+        _log.warning("configuration.doubtful place=%s what=%r", warning.place, warning.fault.text)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(_run(path, config))
 
@@ -54,9 +57,13 @@ async def _run(path: Path, config: Config) -> int:
     notify("STOPPING=1")
     for helper in helpers:
         helper.cancel()
-    async with asyncio.timeout(STOP_TIMEOUT_S):
-        await console.stop()
-        await app.stop()
+    try:
+        async with asyncio.timeout(STOP_TIMEOUT_S):
+            await console.stop()
+            await app.stop()
+    except TimeoutError:
+        _log.error("agent.stop_timed_out seconds=%g", STOP_TIMEOUT_S)
+        return 1
     return 1 if app.failed.is_set() else 0
 
 
@@ -99,12 +106,12 @@ class _Reload:
                 done = await self._app.reload(config)
             except GatewayError as error:
                 _log.error("configuration.refused reason=%r", str(error))
-                self._app.alarms.clear(REFUSED)  # the newest reason is the one to read
-                self._app.alarms.put(REFUSED, f"the new configuration was refused, the old one stands: {error}")
+                self._app.alarms.clear(REFUSED_ALARM)  # the newest reason is the one to read
+                self._app.alarms.put(REFUSED_ALARM, f"the new configuration was refused, the old one stands: {error}")
                 raise
             finally:
                 notify("READY=1")
-            self._app.alarms.clear(REFUSED)
+            self._app.alarms.clear(REFUSED_ALARM)
             for line in done:
                 _log.info("configuration.applied change=%r", line)
             return done

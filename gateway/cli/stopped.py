@@ -26,7 +26,7 @@ def stopped_document(config: Config) -> dict[str, Any]:
     try:
         with reading(config) as readers:
             totals = read_counters(readers.connection)
-            waiting = read_waiting(readers.connection, names)
+            waiting = read_waiting(readers, names)
     except StoreError as error:
         raise StoreError(f"no agent runs, and {error}") from error
     now = SystemClock().now()

@@ -12,17 +12,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import apsw
-
 from gateway.alarms import Alarm
 from gateway.console.build import product_version
 from gateway.errors import StoreError
 from gateway.status import DestinationStatus, SourceStatus
+from gateway.store.checking import unreadable_is_told
 from gateway.store.connection import sqlite_version
 from gateway.store.counters import read_counters
 from gateway.store.reading import oldest_pending
 from gateway.store.recovery import FILE_NAME
 from gateway.store.space import RESERVE_NAME
+from gateway.store.store import Readers
 
 if TYPE_CHECKING:  # `gateway status` without an agent must not wait for the whole house to be imported
     from gateway.app import App
@@ -187,19 +187,21 @@ def stopped_store_report(data_dir: Path, stop_intake_below: int) -> StoreReport:
         raise StoreError(f"{data_dir}: {error.strerror}") from error
 
 
-def read_waiting(connection: apsw.Connection, names: list[str]) -> dict[str, datetime]:
+def read_waiting(readers: Readers, names: list[str]) -> dict[str, datetime]:
     """Return when the oldest Message owed to each Destination was received, for those that are owed any."""
-    found = {name: oldest_pending(connection, name) for name in names}
+    found = {name: oldest_pending(readers.connection, name) for name in names}
     return {name: at for name, at in found.items() if at is not None}
 
 
 def _read(app: "App") -> tuple[Totals, dict[str, datetime]]:
-    connection = app.store.readers.connection
-    return read_counters(connection), read_waiting(connection, list(app.destinations))
+    readers = app.store.readers
+    with unreadable_is_told():
+        return read_counters(readers.connection), read_waiting(readers, list(app.destinations))
 
 
 def _store_report(app: "App") -> StoreReport:
-    size = app.store.size()
+    with unreadable_is_told():
+        size = app.store.size()
     return StoreReport(
         path=str(app.store.path),
         size_bytes=size.database,

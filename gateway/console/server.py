@@ -91,7 +91,6 @@ def bind_unix(path: Path) -> socket.socket:
     try:
         os.fchmod(bound.fileno(), SOCKET_MODE)  # before the name exists: nobody else connects even for an instant
         bound.bind(f"/proc/self/fd/{folder}/{path.name}")  # sun_path holds 108 bytes, data folders may be deeper
-        path.chmod(SOCKET_MODE)
     except OSError:
         bound.close()
         raise

@@ -4,15 +4,27 @@ Two questions: is the file's structure sound, and do the counters that are kept 
 rows say. Spool objects are compared by who calls, through `reading.object_names`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import apsw
 
+from gateway.errors import StoreError
 from gateway.model import DeliveryState
 from gateway.store.counters import STATE_NAMES, read_counters
 
 FAULTS_MAX = 20
 COUNTED = (DeliveryState.PENDING, DeliveryState.PARKED)  # the others shrink with retention while their counters stay
+
+
+@contextmanager
+def unreadable_is_told() -> Iterator[None]:
+    """Turn what SQLite says of a file that cannot be read (damaged, locked, no database) into a StoreError."""
+    try:
+        yield
+    except apsw.Error as error:
+        raise StoreError(f"the store cannot be read: {type(error).__name__}") from error
 
 
 def check_structure(connection: apsw.Connection) -> list[str]:

@@ -254,6 +254,20 @@ def test_verify_finds_a_damaged_page(tmp_path: Path, capsys) -> None:
     assert {fault["kind"] for fault in document["faults"]} == {"store"}
 
 
+@pytest.mark.parametrize("words", [["messages"], ["message", "1"], ["status"], ["backup", "x.tar"], ["verify"]])
+def test_a_file_that_is_no_database_is_told_in_one_line(words: list[str], tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with House(tmp_path) as house:
+        house.keep(1)
+    (house.data / FILE_NAME).write_bytes(b"no database at all" * 1000)
+
+    assert main([*words, "-c", str(house.config)]) == 1
+
+    printed = capsys.readouterr()
+    assert "the store c" in printed.err or "the store cannot be read" in printed.out
+    assert "internal error" not in printed.err
+
+
 def test_verify_changes_nothing(filled: House, capsys: pytest.CaptureFixture[str]) -> None:
     def picture() -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in filled.data.rglob("*") if path.is_file()}

@@ -3,6 +3,7 @@
 import re
 import socket
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -90,6 +91,23 @@ def test_metrics_are_well_formed_and_count(house: House) -> None:
     assert found["process_open_fds", ""] > 3
     described = set(re.findall(r"^# TYPE (\S+) (?:counter|gauge)$", answer.text, re.MULTILINE))
     assert described >= {name for name, _ in found}
+
+
+def test_the_handbook_lists_every_metric_and_no_other(house: House) -> None:
+    handbook = (Path(__file__).parents[3] / "docs" / "operating.md").read_text("utf-8")
+    listed = set(re.findall(r"^\| `((?:gateway|process)_[a-z_]+)` \|", handbook, re.MULTILINE))
+
+    assert set(re.findall(r"^# TYPE (\S+)", house.get("/metrics").text, re.MULTILINE)) == listed
+
+
+def test_the_handbook_says_what_to_do_for_every_alarm() -> None:
+    root = Path(__file__).parents[3]
+    handbook = (root / "docs" / "operating.md").read_text("utf-8")
+    code = "\n".join(file.read_text("utf-8") for file in (root / "gateway").rglob("*.py"))
+    raised = set(re.findall(r'(?:alarms\.(?:put|hold)\(\s*|key = |_ALARM = )f?"([a-z-]+)[:"]', code))
+
+    assert len(raised) >= 12
+    assert raised == set(re.findall(r"^\| `([a-z]+-[a-z-]+|parked|quiet)(?::[SD])?` \|", handbook, re.MULTILINE))
 
 
 def test_nothing_of_a_patient_is_told(house: House) -> None:
