@@ -220,6 +220,15 @@ def test_a_signal_stops_it_in_order_while_peers_are_connected(number: signal.Sig
     assert "agent.stopped" in agent.log.read_text()
 
 
+def test_a_stop_that_hangs_is_ended() -> None:
+    script = "import threading; from gateway.cli.run import end_within; end_within(0.1); threading.Event().wait(60)"
+
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=WAIT_S, check=False)
+
+    assert ended.returncode == 1
+    assert b"agent.stop_timed_out" in ended.stderr
+
+
 def test_the_service_manager_hears_of_ready_reload_watchdog_and_stop(tmp_path: Path, receiver: Receiver) -> None:
     place = tmp_path / "notify"
     heard: list[str] = []
