@@ -13,7 +13,7 @@ from functools import partial
 
 from gateway.config import Config, carried_by
 from gateway.errors import StoreError
-from gateway.store.reading import message_kind, parked_ids
+from gateway.store.reading import destinations_of, message_kind, parked_ids
 from gateway.store.store import CALL_TIMEOUT_S, Store
 from gateway.typed import did_you_mean
 
@@ -92,6 +92,19 @@ def perform(act: Act, store: Store, config: Config, now: Callable[[], datetime])
         case Note():
             _wait(store.call(lambda c: store.acts.record(c, act.act, act.detail, act.who, now())))
             return {}
+
+
+def touched(act: Act, store: Store) -> tuple[str | None, ...]:
+    """Return the Destinations whose lanes must look again after an act; None stands for all. Blocks."""
+    match act:
+        case Retry(all=True):
+            return (act.destination,)
+        case Retry() | Discard():
+            return tuple(destinations_of(store.readers.connection, act.ids))
+        case Resend():
+            return (act.to,)
+        case Note():
+            return ()
 
 
 def _retry_all(act: Retry, store: Store, config: Config, now: Callable[[], datetime]) -> int:

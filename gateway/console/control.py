@@ -22,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from gateway.app import App
-from gateway.console.acts import ACTS, Act, Note, perform
+from gateway.console.acts import ACTS, Act, Note, perform, touched
 from gateway.console.document import to_json
 from gateway.console.report import make_report
 from gateway.errors import ConfigError, GatewayError, StoreError
@@ -81,9 +81,9 @@ class _Control:
         act: Act = await _read(request, ACTS[request.url.path.strip("/")])
         act = replace(act, who=_vouched(act.who, request))
         done = await asyncio.to_thread(perform, act, self._app.store, self._app.config, self._app.clock.now)
-        if not isinstance(act, Note):
-            self._app.rewind()
-            await self._clear_parked()
+        for destination in await asyncio.to_thread(touched, act, self._app.store):
+            self._app.rewind(destination)
+        await self._clear_parked()
         return _answer(done)
 
     async def acknowledge(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ Every function takes a reader's connection and fetches all it returns, so that n
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -198,6 +199,17 @@ def parked_ids(connection: apsw.Connection, destination: str | None, after: int,
         limit,
     )
     return [number for (number,) in rows]
+
+
+def destinations_of(connection: apsw.Connection, ids: Sequence[int]) -> list[str]:
+    """Return the names of the Destinations that these Deliveries are owed to."""
+    rows = _rows(
+        connection,
+        "SELECT DISTINCT e.name FROM delivery d JOIN endpoint e ON e.id = d.destination"
+        " WHERE d.id IN (SELECT value FROM json_each(?))",
+        json.dumps(ids),
+    )
+    return [name for (name,) in rows]
 
 
 def message_kind(connection: apsw.Connection, number: int) -> Kind | None:

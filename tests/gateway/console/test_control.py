@@ -73,6 +73,20 @@ def test_a_parked_delivery_is_discarded_with_its_reason(house: House) -> None:
     assert house.audit()[-1][1:] == ("discard", f"deliveries {first}: sent by hand")
 
 
+def test_an_act_wakes_only_the_lanes_it_concerns(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = house.park(1, 2)
+    woken: list[str | None] = []
+    monkeypatch.setattr(house.app, "rewind", woken.append)
+
+    house.control("POST", "/retry", {"ids": [first], **WHO})
+    house.control("POST", "/discard", {"ids": [second], "why": "x", **WHO})
+    house.control("POST", "/resend", {"message": 1, "to": "ris", **WHO})
+    house.control("POST", "/retry", {"all": True, **WHO})
+    house.control("POST", "/note", {"act": "backup", "detail": "1 file", **WHO})
+
+    assert woken == ["ris", "ris", "ris", None]
+
+
 def test_a_message_is_sent_once_more_as_a_new_delivery(house: House) -> None:
     (message,) = house.keep(1)
     eventually(lambda: list(house.states().values()) == ["delivered"])
