@@ -11,6 +11,7 @@ stay until a person has looked. Intake is up again in seconds.
 
 import logging
 import os
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -92,4 +93,8 @@ def _check(connection: apsw.Connection) -> None:
 
 def _mark(folder: Path) -> None:
     (folder / MARKER_NAME).touch()
-    sync_folder(folder)
+    for place in (folder, *folder.parents):  # the folder itself may be new, and what it stands in
+        with suppress(PermissionError):
+            sync_folder(place)
+        if place.is_mount():
+            break

@@ -13,15 +13,19 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.store.connection import open_reader
 from tests.crash.judging import Verdict, judge
-from tests.crash.world import World, wait_until
+from tests.crash.power import Disk
+from tests.crash.world import Load, World, wait_until
+from tests.system.agents import Agent
 
+AGENT = "gateway.cli.main"
 DRAIN_TIMEOUT_S = 600.0
+POWER_SHARE = 4  # one power cut for so many kills: each takes longer
 STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
 
 
-def run_kill(folder: Path, kills: int, seed: int) -> Verdict:
+def run_kill(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
     """Kill the agent at random moments under mixed load; then let it drain, and judge."""
-    world = World(folder, folder / "data", seed)
+    world = World(folder, folder / "data", seed, module=module)
     draw = random.Random(seed)
     began_s = time.monotonic()
     world.start()
@@ -40,9 +44,39 @@ def run_kill(folder: Path, kills: int, seed: int) -> Verdict:
     return judge(world, "kill", kills, time.monotonic() - began_s)
 
 
-def drain(world: World) -> None:
-    """Start the agent once more, end the load, and wait until nothing is owed any more."""
-    agent = world.agent()
+def run_power(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
+    """Cut the power at random moments: the disk forgets what was not synced, then the agent is killed too."""
+    folder.mkdir(parents=True, exist_ok=True)
+    cuts = max(1, kills // POWER_SHARE)
+    disk = Disk(folder)
+    world = World(folder, disk.path / "data", seed, Load(messages_per_s=60, instances_per_s=6), module=module)
+    draw = random.Random(seed)
+    began_s = time.monotonic()
+    disk.mount()
+    world.start()
+    try:
+        world.send()
+        for number in range(cuts):
+            starting = draw.random() < STARTING_SHARE
+            agent = world.agent(until_ready=not starting)
+            time.sleep(draw.uniform(0.0, 1.5) if starting else draw.uniform(0.05, 3.0))
+            disk.cut()
+            time.sleep(draw.uniform(0.0, 0.1))  # for a moment it runs on a dead disk: it must not acknowledge
+            agent.kill()
+            disk.clear()
+            disk.mount(leak=0.3 if number % 2 else 0.0, seed=seed + number)
+            if number % 5 == 4:
+                print(f"  {number + 1} of {cuts} power cuts", file=sys.stderr)
+        drain(world)
+        return judge(world, "power", cuts, time.monotonic() - began_s)
+    finally:
+        world.stop()
+        disk.clear()
+
+
+def drain(world: World, agent: Agent | None = None) -> None:
+    """Start the agent once more where it does not run, end the load, wait until nothing is owed any more."""
+    agent = agent or world.agent()
     try:
         time.sleep(2.0)
         world.stop_sending()
@@ -63,7 +97,7 @@ def pending(data: Path) -> int:
         connection.close()
 
 
-CAMPAIGNS: dict[str, Callable[[Path, int, int], Verdict]] = {"kill": run_kill}
+CAMPAIGNS: dict[str, Callable[[Path, int, int, str], Verdict]] = {"kill": run_kill, "power": run_power}
 
 
 def show(verdicts: list[Verdict]) -> None:
@@ -84,6 +118,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--module", default=AGENT, help="tests.system.agent_normal does not sync: see it fail")
     parser.add_argument("--keep", type=Path, help="work here and leave everything behind")
     arguments = parser.parse_args()
     chosen = [name for name in arguments.only.split(",") if name] or list(CAMPAIGNS)
@@ -93,7 +128,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="crash-") as folder:
         for name in chosen:
             print(f"{name}, seed {arguments.seed}", file=sys.stderr)
-            verdicts.append(CAMPAIGNS[name]((arguments.keep or Path(folder)) / name, arguments.kills, arguments.seed))
+            place = (arguments.keep or Path(folder)) / name
+            verdicts.append(CAMPAIGNS[name](place, arguments.kills, arguments.seed, arguments.module))
     show(verdicts)
     if arguments.out is not None:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

@@ -171,6 +171,7 @@ class World:
     load: Load = field(default_factory=Load)
     reserve: str = "1 MiB"
     stop_intake_below: str = "1 MiB"
+    module: str = "gateway.cli.main"
 
     def start(self) -> None:
         """Start receivers, then devices; the load starts with `send`."""
@@ -233,7 +234,7 @@ class World:
 
     def agent(self, *, until_ready: bool = True) -> Agent:
         """Start the agent."""
-        return Agent(self.config, self.folder / "agent.log", until_ready=until_ready)
+        return Agent(self.config, self.folder / "agent.log", module=self.module, until_ready=until_ready)
 
     def stop(self) -> None:
         """End everything that was started."""
