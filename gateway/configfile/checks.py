@@ -20,7 +20,7 @@ from gateway.values import PORT_MAX, read_address
 Tables = Mapping[str, Any]
 Where = Callable[[KeyPath], str]
 
-STREAMS = ("socket", "rfc2217", "tcp", "udp")
+STREAMS = ("socket", "rfc2217", "tcp", "listen", "udp")
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,13 @@ def listener_findings(tables: Tables, where: Where) -> Iterator[Finding]:
     else:
         taken.append((Console().listen, "the console, which listens there unless [console] says otherwise"))
     for stanza in stanzas(tables, "source"):
+        key = "port" if stanza.text("type") == "device" else "listen"
         for address in _address(stanza.table):
             for other, owner in taken:
                 if _overlap(address, other):
-                    yield stanza.fault("listen", f"duplicate port: {address} is taken by {owner}")
+                    yield stanza.fault(key, f"duplicate port: {address} is taken by {owner}")
                     break
-            taken.append((address, f"source {stanza.text('name')!r} at {_at(stanza, 'listen', where)}"))
+            taken.append((address, f"source {stanza.text('name')!r} at {_at(stanza, key, where)}"))
 
 
 def device_findings(tables: Tables, where: Where, drivers: Mapping[str, type[Driver]] | None) -> Iterator[Finding]:
@@ -120,8 +121,10 @@ def _at(stanza: Stanza, key: str, where: Where) -> str:
 
 
 def _address(table: Tables) -> list[Address]:
+    port = table.get("port")
+    listens = port.removeprefix("listen://") if isinstance(port, str) and port.startswith("listen://") else None
     try:
-        return [read_address(table["listen"])] if "listen" in table else []
+        return [read_address(text) for text in (table.get("listen"), listens) if text is not None]
     except ValueError:
         return []
 
@@ -152,7 +155,7 @@ def _port_fault(port: str) -> str | None:
         return None if port.removeprefix("replay:") else "expected a file's name after replay:"
     scheme, separator, rest = port.partition("://")
     if not separator:
-        return None if port.startswith("/dev/") else f"expected /dev/…, {'://…, '.join(STREAMS)}://… or replay:FILE"
+        return None if port.startswith("/") else f"expected /dev/…, {'://…, '.join(STREAMS)}://… or replay:FILE"
     if scheme not in STREAMS:
         return f"unknown scheme {scheme!r}; known are {', '.join(STREAMS)}"
     endpoint = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.-]+):([0-9]{1,5})(?:[/?].*)?", rest)

@@ -110,6 +110,12 @@ def test_two_devices_on_one_port_are_a_fault() -> None:
     assert fault == "source[1].port: duplicate port: '/dev/ttyS0' is taken by source 'a' at gateway.toml:5:1"
 
 
+def test_a_device_that_is_listened_for_takes_a_port_like_any_listener() -> None:
+    (fault,) = faults(mllp("a", "0.0.0.0:5001") + device("b", "listen://127.0.0.1:5001"))
+
+    assert fault == ("source[1].port: duplicate port: 127.0.0.1:5001 is taken by source 'a' at gateway.toml:4:1")
+
+
 def test_two_names_of_one_port_are_seen_as_one(tmp_path: Path) -> None:
     (tmp_path / "by-id").symlink_to("/dev/null")
     Path("link").symlink_to(tmp_path / "by-id")
@@ -126,7 +132,16 @@ def test_a_recording_may_be_replayed_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "port", ["tcp://h:1", "udp://[::1]:5", "socket://h:65535", "rfc2217://h:1?logging=debug", "replay:f"]
+    "port",
+    [
+        "/run/pty",
+        "tcp://h:1",
+        "listen://[::]:5001",
+        "udp://[::1]:5",
+        "socket://h:65535",
+        "rfc2217://h:1?logging=debug",
+        "replay:f",
+    ],
 )
 def test_a_stream_is_named_by_its_scheme(port: str) -> None:
     assert faults(device("a", port)) == []
