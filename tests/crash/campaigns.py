@@ -12,14 +12,17 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.store.connection import open_reader
+from tests.crash.fullness import SmallDisk, fill_and_empty, world_on
 from tests.crash.judging import Verdict, judge
 from tests.crash.power import Disk
+from tests.crash.weather import Network
 from tests.crash.world import Load, World, wait_until
 from tests.system.agents import Agent
 
 AGENT = "gateway.cli.main"
 DRAIN_TIMEOUT_S = 600.0
-POWER_SHARE = 4  # one power cut for so many kills: each takes longer
+POWER_SHARE = 4  # one power cut or storm for so many kills: each takes longer
+ROUND_SHARE = 16  # one filling of the disk for so many kills
 STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
 
 
@@ -74,6 +77,44 @@ def run_power(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdi
         disk.clear()
 
 
+def run_disk_full(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
+    """Fill the disk again and again while input comes; it is refused in the protocol's word, and taken again."""
+    rounds = max(3, kills // ROUND_SHARE)
+    disk = SmallDisk(folder)
+    world = world_on(disk, folder, seed, module)
+    began_s = time.monotonic()
+    world.start()
+    try:
+        agent = world.agent()
+        world.send()
+        agent, wrong = fill_and_empty(world, disk, agent, rounds)
+        drain(world, agent)
+        verdict = judge(world, "disk-full", 0, time.monotonic() - began_s)
+    finally:
+        world.stop()
+        disk.unmount()
+    verdict.unexpected += len(wrong)
+    verdict.notes = wrong + verdict.notes
+    return verdict
+
+
+def run_network(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
+    """Break, stop and slow the connections of a running agent."""
+    world = World(folder, folder / "data", seed, Load(messages_per_s=60, instances_per_s=6), module=module)
+    began_s = time.monotonic()
+    world.start()
+    network = Network(world)
+    try:
+        agent = world.agent()
+        world.send(network.proxies["emr"].port)
+        network.storm(max(3, kills // POWER_SHARE), seed)
+        drain(world, agent)
+    finally:
+        world.stop()
+        network.stop()
+    return judge(world, "network", 0, time.monotonic() - began_s)
+
+
 def drain(world: World, agent: Agent | None = None) -> None:
     """Start the agent once more where it does not run, end the load, wait until nothing is owed any more."""
     agent = agent or world.agent()
@@ -97,7 +138,12 @@ def pending(data: Path) -> int:
         connection.close()
 
 
-CAMPAIGNS: dict[str, Callable[[Path, int, int, str], Verdict]] = {"kill": run_kill, "power": run_power}
+CAMPAIGNS: dict[str, Callable[[Path, int, int, str], Verdict]] = {
+    "kill": run_kill,
+    "disk-full": run_disk_full,
+    "network": run_network,
+    "power": run_power,
+}
 
 
 def show(verdicts: list[Verdict]) -> None:

@@ -16,7 +16,7 @@ ACCEPTED = frozenset({"AA", "CA", "0000"})
 
 @dataclass
 class Verdict:
-    """The numbers of build/crash.json; all but the first three must be 0."""
+    """The numbers of build/crash.json; `lost` to `unexpected` must be 0."""
 
     name: str
     kills: int = 0
@@ -25,6 +25,7 @@ class Verdict:
     out_of_order: int = 0
     changed: int = 0
     repeated_new_id: int = 0
+    unexpected: int = 0  # answers other than the campaign demands
     stored: int = 0
     delivered: int = 0
     repeated: int = 0
@@ -34,7 +35,7 @@ class Verdict:
     @property
     def good(self) -> bool:
         """Return whether nothing went wrong and something went on at all."""
-        wrong = self.lost + self.out_of_order + self.changed + self.repeated_new_id
+        wrong = self.lost + self.out_of_order + self.changed + self.repeated_new_id + self.unexpected
         return wrong == 0 and self.acknowledged > 0 and self.delivered > 0
 
     def as_json(self) -> dict[str, object]:
