@@ -151,18 +151,19 @@ def read_acknowledgement(raw: bytes) -> Acknowledgement:
     Raises ContentError when the bytes are not HL7, have no MSA, or carry a code that is not in table 0008.
     """
     header = read_header(raw)
-    text = Hl7Text(raw)
-    codes = text.read(parse_path("MSA[1]-1"))
-    if not codes:
+    msa = _msa(raw, header)
+    if len(msa) < 2 or not msa[1].strip():
         raise ContentError("answer without MSA-1")
     try:
-        code = AckCode(codes[0].strip().upper())
+        code = AckCode(msa[1].strip().upper().decode("ascii", "replace"))
     except ValueError:
         raise ContentError("answer with an unknown code in MSA-1") from None
+    control_id = msa[2] if len(msa) > 2 else b""
+    if len(msa) < 4 and not _has_errors(raw, header):  # the usual answer: nothing else to read
+        return Acknowledgement(code=code, control_id=control_id, text=None, errors=())
+    text = Hl7Text(raw)
     words = text.read(parse_path("MSA[1]-3"))
-    return Acknowledgement(
-        code=code, control_id=_msa_2(raw, header), text=words[0] if words else None, errors=_errors(text)
-    )
+    return Acknowledgement(code=code, control_id=control_id, text=words[0] if words else None, errors=_errors(text))
 
 
 @lru_cache(maxsize=256)
@@ -247,15 +248,17 @@ def _text(text: str, to: Header) -> bytes:
     )
 
 
-def _msa_2(raw: bytes, header: Header) -> bytes:
-    mark = header.terminator + b"MSA" + header.separator
-    at = raw.find(mark)
-    if at < 0:
-        return b""
-    at += len(mark)
-    end = raw.find(header.terminator, at)
-    fields = raw[at : end if end >= 0 else len(raw)].split(header.separator, 2)
-    return fields[1] if len(fields) > 1 else b""
+def _msa(raw: bytes, header: Header) -> list[bytes]:
+    """Return the fields of the first MSA segment, its name first; empty where there is none."""
+    mark = b"MSA" + header.separator
+    for segment in raw.split(header.terminator):
+        if segment.startswith(mark):
+            return segment.split(header.separator)
+    return []
+
+
+def _has_errors(raw: bytes, header: Header) -> bool:
+    return header.terminator + b"ERR" in raw
 
 
 def _errors(text: Hl7Text) -> tuple[AckError, ...]:
