@@ -23,7 +23,7 @@ from gateway.errors import LinkError, StoreError, TemporaryError
 from gateway.model import DeliveryState, Parcel, Receipt, Verdict
 from gateway.senders.sender import Sender
 from gateway.status import DestinationStatus, LinkState
-from gateway.store.reading import read_due
+from gateway.store.reading import newest_delivery, read_due
 from gateway.store.store import Store
 
 RETRY_S_MIN = 1.0
@@ -115,9 +115,10 @@ class Lane:
     async def _fetch(self) -> list[Parcel]:
         await self._written(UNSETTLED_MAX)
 
-        def read() -> list[Parcel]:
+        def read() -> tuple[int, list[Parcel]]:
             readers = self._store.readers
-            return read_due(
+            newest = newest_delivery(readers.connection)
+            return newest, read_due(
                 readers.connection,
                 readers.epoch,
                 self._name,
@@ -128,7 +129,10 @@ class Lane:
                 bytes_max=BATCH_BYTES_MAX,
             )
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, read)
+        newest, parcels = await asyncio.get_running_loop().run_in_executor(self._executor, read)
+        if not parcels:  # other lanes' backlog is not searched again at every wake
+            self._after = max(self._after, newest)
+        return parcels
 
     async def _written(self, left_max: int) -> None:
         """Wait until no more than so many Receipts are on their way to the disk."""
@@ -168,9 +172,7 @@ class Lane:
             if head is None:
                 return  # all had been taken when the transport broke: the next one will tell
             number = head.delivery.id
-            self._retry(
-                head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint)
-            )
+            self._retry(head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint))
 
     async def _take(self, parcel: Parcel, receipt: Receipt) -> bool:
         """Act on a Receipt; return whether the lane may go on with the next Parcel."""

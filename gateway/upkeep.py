@@ -24,6 +24,7 @@ from gateway.store.store import CALL_TIMEOUT_S, Store
 ROUND_S = 1.0
 AGE_ROUND_S = 5.0
 RETENTION_ROUND_S = 60.0
+LOG_BYTES_MAX = 512 << 20  # of the store's log: 64 MiB are usual
 ORPHAN_ROUND_S = 3600.0
 RETENTION_PIECES_MAX = 500
 RETENTION_BUSY = 50_000  # Messages that one round removed: more wait, so that the next one comes soon
@@ -61,7 +62,7 @@ class Upkeep:
         """Look at disk, clock, ages and silence until cancelled."""
         elapsed_s = AGE_ROUND_S
         while True:
-            self._look_at_disk()
+            await self._look_at_disk()
             self._look_at_clock()
             self._look_at_links()
             if elapsed_s >= AGE_ROUND_S:
@@ -124,9 +125,13 @@ class Upkeep:
     def _data_bytes(self) -> int:
         return self._store.size().used + self._spool.size_bytes()
 
-    def _look_at_disk(self) -> None:
-        low = self._space.look()
+    async def _look_at_disk(self) -> None:
+        low = await asyncio.to_thread(self._space.look)
         self._alarms.hold("disk-low", low, "too little room on the disk: new input is refused")
+        log_bytes = (await asyncio.to_thread(self._store.size)).log
+        self._alarms.hold(
+            "store-log-large", log_bytes > LOG_BYTES_MAX, "a reader keeps the store's log from being shortened"
+        )
         waiting = stores_set_aside(self._store.path.parent)
         self._alarms.hold("store-set-aside", bool(waiting), f"a corrupt store was set aside: {', '.join(waiting)}")
 

@@ -99,6 +99,11 @@ def read_due(
     return parcels
 
 
+def newest_delivery(connection: apsw.Connection) -> int:
+    """Return the highest number of a Delivery, 0 where there is none."""
+    return int(_rows(connection, "SELECT coalesce(max(id), 0) FROM delivery")[0][0])
+
+
 def oldest_pending(connection: apsw.Connection, destination: str) -> datetime | None:
     """Return when the oldest Message still owed to a Destination was received."""
     number = endpoint_id(connection, "destination", destination)

@@ -10,6 +10,7 @@ from gateway.delivery import RETRY_S_MAX, backoff_s
 from gateway.errors import LinkError, StoreError, TemporaryError
 from gateway.model import DeliveryState, Verdict
 from gateway.status import LinkState
+from gateway.store.keeping import slot_of
 from gateway.store.reading import read_attempts
 from gateway.supervision import supervise
 from tests.gateway.lanes import WAIT_S, RecordingSender, World
@@ -292,6 +293,19 @@ async def test_two_lanes_keep_the_order_of_each_key_and_do_not_wait_for_each_oth
         carried = [[raw for raw in sender.taken if int(raw) % 7 == key] for sender in (slow, quick)]
         assert raws in carried
         assert [] in carried
+
+
+async def test_an_idle_lane_does_not_search_the_others_backlog_again(world: World) -> None:
+    stuck, idle = RecordingSender(), RecordingSender()
+    stuck.open_gate.clear()
+    await world.keep(*[incoming(b"%d" % number) for number in range(50)])  # no key: all in the first lane
+    world.lane(stuck, lane=0, lanes=2)
+    lane = world.lane(idle, lane=1, lanes=2)
+    await world.until(lambda: lane._after == 50)
+    mine = next(key for key in map(str, range(100)) if slot_of(key) % 2 == 1)
+    await world.keep(incoming(b"mine", lane_key=mine))
+
+    await idle.wait(lambda: idle.taken == [b"mine"])
 
 
 async def test_one_lanes_failure_does_not_stop_the_other(world: World) -> None:

@@ -172,6 +172,14 @@ async def test_low_room_raises_and_ends_its_alarm(house: House, monkeypatch: pyt
     assert house.keys() == []
 
 
+async def test_a_log_that_does_not_shrink_is_told(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(upkeep_module, "LOG_BYTES_MAX", 1)
+    keep(house.store, incoming(b"1"))
+    await house.look()
+
+    assert house.keys() == ["store-log-large"]
+
+
 async def test_a_store_set_aside_is_told_until_a_person_removes_it(house: House) -> None:
     aside = house.store.path.parent / "set-aside" / "20260101T000000Z"
     aside.mkdir(parents=True)

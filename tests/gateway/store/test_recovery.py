@@ -72,6 +72,16 @@ def test_a_killed_store_is_checked_and_keeps_everything(tmp_path: Path, monkeypa
     store.close()
 
 
+def test_a_new_folder_and_what_it_stands_in_are_made_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(recovery, "sync_folder", synced.append)
+    folder = tmp_path / "srv" / "gateway"
+    folder.mkdir(parents=True)
+    open_store(folder).close()
+
+    assert {folder, folder.parent, tmp_path} <= set(synced)
+
+
 @pytest.mark.parametrize("left", [0, 1, 33, 4096 + 24, 5000])
 def test_a_log_cut_short_loses_only_its_end(tmp_path: Path, left: int) -> None:
     copy = crashed(tmp_path / "a", tmp_path / "b", count=20)
