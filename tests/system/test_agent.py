@@ -87,6 +87,7 @@ class Agent:
     def send(self, *numbers: int) -> list[str]:
         """Send with python-hl7's client; return the codes it was answered."""
         with hl7.client.MLLPClient("127.0.0.1", self.mllp) as client:
+            client.socket.settimeout(WAIT_S)  # an answer that never comes fails here, by name
             return [client.send_message(hl7_message(number)).split(b"MSA|")[1][:2].decode() for number in numbers]
 
     def end(self, number: signal.Signals) -> tuple[int, float]:
