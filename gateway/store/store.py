@@ -4,6 +4,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -148,19 +149,22 @@ class Readers:
         self._local = threading.local()
         self._all: list[apsw.Connection] = []
         self._lock = threading.Lock()
+        self._closed = False
         self._epoch: str | None = None
 
     @property
     def connection(self) -> apsw.Connection:
-        """Return this thread's connection. Raises StoreError when the file cannot be opened."""
+        """Return this thread's connection. Raises StoreError when there is no file or it was closed."""
         held: apsw.Connection | None = getattr(self._local, "connection", None)
         if held is None:
             if not self._path.exists():
                 raise StoreError(f"there is no store in {self._path.parent}")
-            held = open_reader(self._path)
-            self._local.connection = held
             with self._lock:
+                if self._closed:
+                    raise StoreError("the store is closed")
+                held = open_reader(self._path)
                 self._all.append(held)
+            self._local.connection = held
         return held
 
     @property
@@ -171,10 +175,12 @@ class Readers:
         return self._epoch
 
     def close(self) -> None:
-        """Close every thread's connection."""
+        """Close every thread's connection; one that reads just now ends with its thread."""
         with self._lock:
+            self._closed = True
             for connection in self._all:
-                connection.close()
+                with suppress(apsw.ThreadingViolationError):
+                    connection.close()
             self._all.clear()
         self._local = threading.local()
 

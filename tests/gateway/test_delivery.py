@@ -79,7 +79,7 @@ async def test_a_failure_is_tried_again_after_its_wait_and_never_earlier(
         assert world.status.state is LinkState.DOWN
         await world.keep(b"news")  # does not shorten the wait
         world.pass_time(wait_s - 0.01)
-        await world.until(lambda: True)
+        await world.turn()
         assert len(sender.tried) == tries
         world.pass_time(0.02)
     await sender.wait(lambda: sender.taken == [b"1", b"2", b"news", b"news", b"news"])
@@ -163,7 +163,7 @@ async def test_hold_stops_the_lane_until_a_person_acts(world: World) -> None:
     await world.until(lambda: world.status.state is LinkState.HELD)
     await world.keep(b"3")
     world.pass_time(RETRY_S_MAX)
-    await world.until(lambda: True)
+    await world.turn()
     assert len(sender.tried) == 1
     assert [alarm.key for alarm in world.alarms.standing()] == ["destination-held:ris"]
     lane.rewind()
@@ -247,7 +247,7 @@ async def test_the_lane_waits_when_too_much_is_unwritten(world: World, monkeypat
     await world.keep(*numbered(1, 20))
     await sender.wait(lambda: len(sender.taken) == 8)
     for _ in range(20):
-        await world.until(lambda: True)
+        await world.turn()
     assert len(sender.taken) == 8
     monkeypatch.setattr(world.store, "settle", settle)
     for given, named in held:
