@@ -72,9 +72,10 @@ class Lane:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._unsettled = 0
-        self._after = 0
+        self._after = 0  # Deliveries up to here are not looked at
+        self._reached = 0  # the furthest that was tried
         self._failures = 0
-        self._refusals = 0
+        self._refusals: dict[int, int] = {}  # by Delivery: one or two, those that a peer disliked and may yet take
         self._resume_at = 0.0
         self._rewound = False
         self._finishing = False
@@ -99,7 +100,6 @@ class Lane:
             while not self._finishing:
                 self._wake.clear()
                 if self._rewound:
-                    await self._written(0)
                     self._rewound, self._after, self._failures, self._resume_at = False, 0, 0, 0.0
                 parcels = await self._fetch()
                 if not parcels:
@@ -113,7 +113,8 @@ class Lane:
             await self._sender.close()
 
     async def _fetch(self) -> list[Parcel]:
-        await self._written(UNSETTLED_MAX)
+        # Going back, nothing may be fetched again of which the outcome is not written yet.
+        await self._written(UNSETTLED_MAX if self._after >= self._reached else 0)
 
         def read() -> tuple[int, list[Parcel]]:
             readers = self._store.readers
@@ -173,6 +174,8 @@ class Lane:
                 return  # all had been taken when the transport broke: the next one will tell
             number = head.delivery.id
             self._retry(head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint))
+        finally:
+            self._after = min([self._after, *(number - 1 for number in owed)])  # what got no Receipt is fetched again
 
     async def _take(self, parcel: Parcel, receipt: Receipt) -> bool:
         """Act on a Receipt; return whether the lane may go on with the next Parcel."""
@@ -184,8 +187,8 @@ class Lane:
                 self._retry(parcel, receipt)
                 return False
             case Verdict.RETRY_CONTENT:
-                self._refusals += 1
-                if self._refusals < self._content_attempts_max:
+                refusals = self._refusals[parcel.delivery.id] = self._refusals.get(parcel.delivery.id, 0) + 1
+                if refusals < self._content_attempts_max:
                     self._retry(parcel, receipt)
                     return False
             case Verdict.REFUSED:
@@ -194,7 +197,8 @@ class Lane:
 
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         now = self._clock.now()
-        self._failures = self._refusals = 0
+        self._failures = 0
+        self._refusals.pop(parcel.delivery.id, None)
         self._status.delivered += 1
         self._status.last_delivered_at = now
         if self._status.state is not LinkState.UP:
@@ -216,7 +220,7 @@ class Lane:
         self._settle(parcel, receipt, DeliveryState.PENDING, now, next_try)
 
     async def _refused(self, parcel: Parcel, receipt: Receipt) -> bool:
-        self._refusals = 0
+        self._refusals.pop(parcel.delivery.id, None)
         now = self._clock.now()
         if self._on_error == "hold":
             await self._hold(parcel, receipt)
@@ -260,8 +264,9 @@ class Lane:
         next_try_at: datetime | None = None,
     ) -> None:
         """Write what became of a Delivery, behind the sending; again and again where disk or queue is full."""
+        self._reached = max(self._reached, parcel.delivery.id)
         if state is not DeliveryState.PENDING:
-            self._after = parcel.delivery.id
+            self._after = max(self._after, parcel.delivery.id)
         loop = asyncio.get_running_loop()
         self._unsettled += 1
 

@@ -17,7 +17,7 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.clock import Clock
@@ -137,13 +137,7 @@ class DicomSender:
         association = self._association = self._new_association()
         try:
             association.open(dict.fromkeys(item.syntax for item in items))
-            for item in items:
-                if stop.is_set():
-                    return False
-                receipt = _send_one(association, item)
-                give(receipt)
-                if receipt.verdict in (Verdict.RETRY, Verdict.RETRY_CONTENT):
-                    return False
+            return self._carry_items(association, items, give, stop)
         except NoContextError:
             for item in items:
                 give(_no_context(item))
@@ -151,6 +145,33 @@ class DicomSender:
             association.release()
             self._association = None
         return True
+
+    def _carry_items(
+        self, association: RequestedAssociation, items: list[_Item], give: Yield, stop: threading.Event
+    ) -> bool:
+        """Send one after the other; return whether to go on.
+
+        "Out of resources" may be said of the peer, or, by archives that say it to whatever they cannot read, of one
+        Instance. The next one tells: when it is taken, the first is at fault and must not stop the lane for ever.
+        """
+        held: Receipt | None = None
+        proved = False
+        for item in items:
+            if stop.is_set():
+                return False
+            receipt = _send_one(association, item)
+            if receipt.verdict is Verdict.RETRY:
+                if held is not None and not proved:
+                    break
+                held = held or receipt
+                continue
+            give(receipt)
+            if receipt.verdict is Verdict.RETRY_CONTENT:
+                return False
+            proved = proved or (held is not None and receipt.verdict is Verdict.DELIVERED)
+        if held is not None:
+            give(replace(held, verdict=Verdict.RETRY_CONTENT) if proved else held)
+        return held is None
 
     def _item(self, parcel: Parcel) -> _Item | Receipt:
         name = parcel.message.object_name

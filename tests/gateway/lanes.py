@@ -27,6 +27,7 @@ class RecordingSender:
     def __init__(self, batch_max: int = 8) -> None:
         self.batch_max = batch_max
         self.script: list[Answer] = []
+        self.disliked: set[bytes] = set()  # bodies that are brought last and not taken, as the DICOM Sender does
         self.tried: list[Parcel] = []
         self.taken: list[bytes] = []
         self.closed = 0
@@ -35,10 +36,12 @@ class RecordingSender:
         self.open_gate.set()
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
-        for parcel in parcels:
+        for parcel in sorted(parcels, key=lambda parcel: parcel.message.raw in self.disliked):
             await self.open_gate.wait()
             self.tried.append(parcel)
             answer = self.script.pop(0) if self.script else Verdict.DELIVERED
+            if parcel.message.raw in self.disliked:
+                answer = Verdict.RETRY_CONTENT
             if answer is Verdict.DELIVERED:
                 self.taken.append(parcel.message.raw or b"")
             async with self.changed:
@@ -50,6 +53,9 @@ class RecordingSender:
             yield answer
             if answer.verdict in (Verdict.RETRY, Verdict.RETRY_CONTENT):
                 return
+
+    def bodies_tried(self) -> list[bytes]:
+        return [parcel.message.raw or b"" for parcel in self.tried]
 
     async def probe(self) -> str:
         return "recorded"

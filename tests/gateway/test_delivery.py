@@ -142,6 +142,23 @@ async def test_content_is_tried_a_limited_number_of_times_and_then_parked(world:
     assert [parcel.delivery.id for parcel in sender.tried] == [1, 1, 1, 2]
 
 
+async def test_one_disliked_delivery_is_parked_though_those_behind_it_are_taken(world: World) -> None:
+    sender = RecordingSender()
+    sender.disliked = {b"1"}
+    await world.keep(b"1", b"2")
+    world.lane(sender, content_attempts_max=3)
+    for tries in (1, 2):
+        await sender.wait(lambda tries=tries: sender.bodies_tried().count(b"1") == tries)  # type: ignore[misc]
+        await world.until(lambda: world.status.state is LinkState.DOWN)
+        await world.keep(b"more %d" % tries)
+        world.pass_time(RETRY_S_MAX)
+    await world.until(lambda: set(world.states().values()) == {PARKED, DELIVERED})
+
+    assert world.states()[1] is PARKED
+    assert sender.bodies_tried().count(b"1") == 3
+    assert sorted(sender.taken) == [b"2", b"more 1", b"more 2"]
+
+
 async def test_transport_failures_have_no_limit(world: World) -> None:
     sender = RecordingSender()
     sender.script = [LinkError("refused")] * 40

@@ -353,23 +353,32 @@ def test_a_status_has_its_verdict(status: int, verdict: Verdict) -> None:
     assert "words" not in (reason or "")
 
 
-async def test_a_refusal_does_not_stop_the_batch_and_a_retry_does(
-    destination: DicomDestination, spool: Spool, port: int
+@pytest.mark.parametrize(
+    ("statuses", "verdicts"),
+    [
+        ([0x0000, 0xC000, 0xB007, 0x0000], {1: "delivered", 2: "refused", 3: "delivered", 4: "delivered"}),
+        ([0x0000, 0xA700, 0xA700, 0x0000], {1: "delivered", 2: "retry"}),  # the peer is full
+        (
+            [0xA700, 0x0000, 0xA700, 0x0000],
+            {1: "retry-content", 2: "delivered", 4: "delivered"},
+        ),  # one Instance's fault
+        ([0x0000, 0x0000, 0x0000, 0xA700], {1: "delivered", 2: "delivered", 3: "delivered", 4: "retry"}),
+        ([0x0000, 0x0110, 0x0000, 0x0000], {1: "delivered", 2: "retry-content"}),
+    ],
+)
+async def test_a_refusal_does_not_stop_the_batch_and_a_full_peer_does(
+    destination: DicomDestination, spool: Spool, port: int, statuses: list[int], verdicts: dict[int, str]
 ) -> None:
-    names = [_keep_small(spool, number) for number in range(5)]
+    names = [_keep_small(spool, number) for number in range(4)]
     scp = Scp()
-    scp.statuses = [0x0000, 0xC000, 0xB007, 0xA700, 0x0000]
+    scp.statuses = statuses
     with _archive(scp, port):
         receipts, error = await _send(destination, spool, names)
 
     assert error is None
-    assert [receipt.verdict for receipt in receipts] == [
-        Verdict.DELIVERED,
-        Verdict.REFUSED,
-        Verdict.DELIVERED,
-        Verdict.RETRY,
-    ]
-    assert receipts[2].acknowledgement == b"B007"
+    assert {receipt.delivery_id: receipt.verdict.value for receipt in receipts} == verdicts
+    assert all(receipt.verdict is Verdict.DELIVERED or receipt.reason for receipt in receipts)
+    assert receipts[-1].verdict.value == verdicts[receipts[-1].delivery_id]
 
 
 async def test_what_the_peer_has_no_context_for_is_refused_and_the_rest_goes(
