@@ -17,6 +17,7 @@ from pathlib import Path
 
 import apsw
 
+from gateway.errors import StoreError
 from gateway.store.connection import close_untouched, open_writer
 
 FILE_NAME = "gateway.db"
@@ -29,20 +30,16 @@ _log = logging.getLogger("gateway.store")
 def open_checked(folder: Path, now: datetime, synchronous: str = "FULL") -> tuple[apsw.Connection, bool]:
     """Open the store in `folder` for writing; also return whether the last stop was unclean.
 
-    Raises StoreError where the file is sound but unusable (a newer schema, a setting that does not hold).
+    Raises StoreError where the file is sound but unusable (a newer schema, a setting that does not hold, no room).
     """
-    path = folder / FILE_NAME
-    marker = folder / MARKER_NAME
-    unclean = marker.exists()
     try:
-        connection = open_writer(path, synchronous)
-        if unclean:
-            _check(connection)
-    except (apsw.NotADBError, apsw.CorruptError) as error:
-        _log.critical("store.set_aside error=%s", type(error).__name__)
-        set_aside(folder, now)
-        connection = open_writer(path, synchronous)
-    _mark(folder)
+        unclean = (folder / MARKER_NAME).exists()
+        connection = _open(folder, now, synchronous, unclean)
+        _mark(folder)
+    except OSError as error:
+        raise StoreError(f"opening the store in {folder}: {error.strerror}") from error
+    except apsw.Error as error:
+        raise StoreError(f"opening the store in {folder}: {error}") from error
     return connection, unclean
 
 
@@ -78,6 +75,22 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _open(folder: Path, now: datetime, synchronous: str, unclean: bool) -> apsw.Connection:
+    path = folder / FILE_NAME
+    if not path.exists() and path.with_name(FILE_NAME + "-wal").exists():  # SQLite would delete what is in it
+        _log.critical("store.set_aside error=log-without-database")
+        set_aside(folder, now)
+    try:
+        connection = open_writer(path, synchronous)
+        if unclean:
+            _check(connection)
+    except (apsw.NotADBError, apsw.CorruptError) as error:
+        _log.critical("store.set_aside error=%s", type(error).__name__)
+        set_aside(folder, now)
+        return open_writer(path, synchronous)
+    return connection
 
 
 def _check(connection: apsw.Connection) -> None:

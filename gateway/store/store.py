@@ -54,7 +54,7 @@ class Store:
         synchronous: str = "FULL",
         full: Callable[[], None] | None = None,
     ) -> None:
-        """Open, check and start the writer.
+        """Open, check and start the writer. Raises StoreError.
 
         `failed` hears that the disk failed and the process must end; `full` that it is full; both in the writer
         thread. `flush` is handed all settled units of a commit at once and calls `settle` on each, in order, in the
@@ -63,8 +63,12 @@ class Store:
         self._folder = folder
         self.path = folder / FILE_NAME
         connection, self.was_unclean = open_checked(folder, clock.now(), synchronous)
-        self.epoch = _epoch(connection)
-        self._ledger = Ledger(connection)
+        try:
+            self.epoch = _epoch(connection)
+            self._ledger = Ledger(connection)
+        except apsw.Error as error:
+            connection.close()
+            raise StoreError(f"reading the store in {folder}: {error}") from error
         self._keeping = Keeping(self._ledger, repeat_window)
         self._settling = Settling(self._ledger)
         self.acts = Acts(self._ledger)

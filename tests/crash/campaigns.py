@@ -149,7 +149,7 @@ CAMPAIGNS: dict[str, Callable[[Path, int, int, str], Verdict]] = {
 def show(verdicts: list[Verdict]) -> None:
     """Print the table."""
     columns = ("name", "kills", "acknowledged", "stored", "delivered", "repeated")
-    wrong = ("lost", "out_of_order", "changed", "repeated_new_id", "seconds")
+    wrong = ("lost", "out_of_order", "changed", "repeated_new_id", "unexpected", "seconds")
     print("  ".join(f"{column:>15}" for column in columns + wrong))
     for verdict in verdicts:
         print("  ".join(f"{getattr(verdict, column):>15}" for column in columns + wrong))

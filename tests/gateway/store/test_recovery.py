@@ -6,6 +6,7 @@ import apsw
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.errors import StoreError
 from gateway.store import recovery
 from gateway.store.connection import open_reader
 from gateway.store.recovery import stores_set_aside
@@ -135,6 +136,33 @@ def test_control_ids_of_the_fresh_store_differ_from_those_set_aside(tmp_path: Pa
     store = open_store(tmp_path)
 
     assert store.epoch != old
+    store.close()
+
+
+def test_a_store_that_cannot_be_opened_is_told_and_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a" / "gateway.db").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"opening the store in .*unable to open"):
+        open_store(tmp_path / "a")
+    assert stores_set_aside(tmp_path / "a") == []
+
+    def fails(folder: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(recovery, "sync_folder", fails)
+    (tmp_path / "b").mkdir()
+    with pytest.raises(StoreError, match=r"opening the store in .*Input/output error"):
+        open_store(tmp_path / "b")
+
+
+def test_a_log_that_lost_its_database_is_set_aside_too(tmp_path: Path) -> None:
+    copy = crashed(tmp_path / "a", tmp_path / "b")
+    log = (copy / "gateway.db-wal").read_bytes()
+    (copy / "gateway.db").unlink()  # a crash in the middle of setting aside
+    store = open_store(copy)
+    (name,) = stores_set_aside(copy)
+
+    assert (copy / "set-aside" / name / "gateway.db-wal").read_bytes() == log
+    assert keep(store, incoming()).message_id == 1
     store.close()
 
 
