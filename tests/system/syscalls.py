@@ -118,6 +118,14 @@ class Trace:
             if call.name in _SENDS and call.target == came.target and call.begun > came.begun and call.result > 0
         )
 
+    def sent(self, port: int, containing: bytes) -> Call:
+        """Return the first send on a connection to our port with these bytes in it."""
+        return next(
+            call
+            for call in self._calls
+            if call.name in _SENDS and f":{port}->" in call.target and containing in call.data
+        )
+
     def without(self, name: str, target: str) -> "Trace":
         """Return the trace as it were had these calls not been made."""
         left = [call for call in self._calls if not (call.name == name and call.target.startswith(target))]

@@ -2,7 +2,9 @@
 
 import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pydicom
@@ -15,6 +17,7 @@ from tests.system.syscalls import Call, Fault, Trace, read_trace, strace
 
 MESSAGES = 20
 INSTANCES = 5
+CONNECTIONS, PIPELINED = 6, 15
 TIMEOUT_S = 20.0
 SUCCESS = bytes.fromhex("0000000902000000" + "0000")  # Status (0000,0900), two bytes, implicit little endian
 
@@ -29,9 +32,13 @@ class Run:
     dicom: int
     control_ids: list[bytes]
     instances: list[bytes]
+    pipelined: list[bytes]
 
     def message_faults(self) -> list[list[Fault]]:
         return [self.trace.log_faults(key, self._answer(self.mllp, key, b"MSA|AA|" + key)) for key in self.control_ids]
+
+    def pipelined_faults(self) -> list[list[Fault]]:
+        return [self.trace.log_faults(key, self.trace.sent(self.mllp, b"MSA|AA|" + key)) for key in self.pipelined]
 
     def instance_faults(self, trace: Trace | None = None) -> list[list[Fault]]:
         judged = trace or self.trace
@@ -72,9 +79,11 @@ def run_traced(folder: Path, module: str) -> Run:
     try:
         control_ids = [send_message(mllp, number) for number in range(MESSAGES)]
         instances = [store_instance(folder, dicom, number) for number in range(INSTANCES)]
+        with ThreadPoolExecutor(CONNECTIONS) as pool:
+            pipelined = [key for keys in pool.map(partial(send_pipelined, mllp), range(CONNECTIONS)) for key in keys]
     finally:
         stop(agent)
-    return Run(Trace(read_trace(folder / "trace"), data), data, mllp, dicom, control_ids, instances)
+    return Run(Trace(read_trace(folder / "trace"), data), data, mllp, dicom, control_ids, instances, pipelined)
 
 
 def stop(agent: Agent) -> None:
@@ -86,15 +95,24 @@ def stop(agent: Agent) -> None:
 
 def send_message(port: int, number: int) -> bytes:
     """Send one message, read its answer, return its MSH-10."""
-    control_id = b"DURABLE-%d-" % number
-    body = b"MSH|^~\\&|A|B|C|D|20260101||ADT^A01^ADT_A01|%s|P|2.5\rPID|1||ZZTEST\r" % control_id
+    return exchange(port, [b"DURABLE-%d-" % number])[0]
+
+
+def send_pipelined(port: int, connection: int) -> list[bytes]:
+    """Send messages ahead of their answers, while other connections do the same."""
+    return exchange(port, [b"AHEAD-%d-%d-" % (connection, number) for number in range(PIPELINED)])
+
+
+def exchange(port: int, control_ids: list[bytes]) -> list[bytes]:
+    """Send one message for each MSH-10 on one connection, read all answers."""
+    text = b"\x0bMSH|^~\\&|A|B|C|D|20260101||ADT^A01^ADT_A01|%s|P|2.5\rPID|1||ZZTEST\r\x1c\r"
     with socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as connection:
-        connection.sendall(b"\x0b" + body + b"\x1c\r")
-        answer = b""
-        while b"\x1c\r" not in answer:
-            answer += connection.recv(65536)
-    assert b"MSA|AA|" + control_id in answer
-    return control_id
+        connection.sendall(b"".join(text % control_id for control_id in control_ids))
+        answers = b""
+        while answers.count(b"\x1c\r") < len(control_ids):
+            answers += connection.recv(65536)
+    assert all(b"MSA|AA|" + control_id in answers for control_id in control_ids)
+    return control_ids
 
 
 def store_instance(folder: Path, port: int, number: int) -> bytes:
@@ -116,6 +134,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def test_every_sync_an_input_needs_has_returned_before_its_acknowledgement_leaves(run: Run) -> None:
     assert run.message_faults() == [[]] * MESSAGES
     assert run.instance_faults() == [[]] * INSTANCES
+    assert run.pipelined_faults() == [[]] * CONNECTIONS * PIPELINED
 
 
 def test_the_same_check_fails_when_commits_are_not_synced(tmp_path: Path) -> None:
