@@ -23,6 +23,7 @@ AGENT = "gateway.cli.main"
 DRAIN_TIMEOUT_S = 600.0
 POWER_SHARE = 4  # one power cut or storm for so many kills: each takes longer
 ROUND_SHARE = 16  # one filling of the disk for so many kills
+STOP_EVERY = 5  # after so many kills one orderly stop
 STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
 
 
@@ -31,6 +32,7 @@ def run_kill(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdic
     world = World(folder, folder / "data", seed, module=module)
     draw = random.Random(seed)
     began_s = time.monotonic()
+    stops: list[int] = []
     world.start()
     try:
         world.send()
@@ -39,12 +41,25 @@ def run_kill(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdic
             agent = world.agent(until_ready=not starting)
             time.sleep(draw.uniform(0.0, 0.8) if starting else draw.uniform(0.05, 2.0))
             agent.kill()
-            if number % 10 == 9:
+            if number % STOP_EVERY == STOP_EVERY - 1:
+                stops.append(stop_in_order(world, draw))
                 print(f"  {number + 1} of {kills} kills", file=sys.stderr)
         drain(world)
     finally:
         world.stop()
-    return judge(world, "kill", kills, time.monotonic() - began_s)
+    verdict = judge(world, "kill", kills, time.monotonic() - began_s)
+    for status in stops:
+        if status != 0:
+            verdict.unexpected += 1
+            verdict.note(f"an orderly stop ended with {status}")
+    return verdict
+
+
+def stop_in_order(world: World, draw: random.Random) -> int:
+    """Stop by SIGTERM under load; return the exit status."""
+    agent = world.agent()
+    time.sleep(draw.uniform(0.05, 2.0))
+    return agent.stop()
 
 
 def run_power(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
