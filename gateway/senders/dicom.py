@@ -29,6 +29,7 @@ from gateway.net.tls import client_context
 from gateway.senders.dicom_association import Answer, NoContextError, PeerAbortError, RequestedAssociation, Syntax
 from gateway.spool import Spool
 
+PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
 BATCH_MAX = 64
 CONTEXTS_MAX = 128  # context ids are the odd numbers of a byte (PS3.8, 9.3.2.2)
 CLOSE_S = 8.0
@@ -152,18 +153,20 @@ class DicomSender:
         """Send one after the other; return whether to go on.
 
         "Out of resources" may be said of the peer, or, by archives that say it to whatever they cannot read, of one
-        Instance. The next one tells: when it is taken, the first is at fault and must not stop the lane for ever.
+        Instance. Those behind it tell: when one is taken, the first is at fault and must not stop the lane for ever.
         """
         held: Receipt | None = None
         proved = False
+        asked = 0
         for item in items:
             if stop.is_set():
                 return False
             receipt = _send_one(association, item)
             if receipt.verdict is Verdict.RETRY:
-                if held is not None and not proved:
-                    break
                 held = held or receipt
+                asked += 1
+                if not proved and asked > PROBES_MAX:
+                    break
                 continue
             give(receipt)
             if receipt.verdict is Verdict.RETRY_CONTENT:

@@ -357,7 +357,8 @@ def test_a_status_has_its_verdict(status: int, verdict: Verdict) -> None:
     ("statuses", "verdicts"),
     [
         ([0x0000, 0xC000, 0xB007, 0x0000], {1: "delivered", 2: "refused", 3: "delivered", 4: "delivered"}),
-        ([0x0000, 0xA700, 0xA700, 0x0000], {1: "delivered", 2: "retry"}),  # the peer is full
+        ([0x0000, 0xA700, 0xA700, 0xA700], {1: "delivered", 2: "retry"}),  # the peer is full
+        ([0xA700, 0xA700, 0x0000, 0x0000], {1: "retry-content", 3: "delivered", 4: "delivered"}),
         (
             [0xA700, 0x0000, 0xA700, 0x0000],
             {1: "retry-content", 2: "delivered", 4: "delivered"},
