@@ -58,7 +58,8 @@ class ManualClock:
 
 def to_micros(instant: datetime) -> int:
     """Return the microseconds since 1970 of an aware instant."""
-    return (instant - _EPOCH) // timedelta(microseconds=1)
+    since = instant - _EPOCH
+    return (since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds
 
 
 def from_micros(micros: int) -> datetime:

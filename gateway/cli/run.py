@@ -25,7 +25,7 @@ from gateway.supervision import supervise
 
 STOP_TIMEOUT_S = 9.5  # ten seconds were promised
 COMMIT_TIMEOUT_S = 10.0
-SWITCH_INTERVAL_S = 0.001  # loop and writer thread hand the interpreter over more often: shorter commits under load
+SWITCH_INTERVAL_S = 0.0001  # loop and writer thread hand the interpreter over more often: shorter commits under load
 
 REFUSED_ALARM = "configuration-refused"
 

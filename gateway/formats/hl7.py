@@ -273,14 +273,19 @@ def _keys(raw: bytes, header: Header, codec: str) -> Iterator[tuple[bytes, str]]
                     yield name, term
         return
     separator = header.separator
-    for segment in raw.split(header.terminator):  # cheaper than any search for the names
-        numbers = _KEYS.get(segment[:3], ())
-        if numbers and segment[3:4] == separator:
-            for number in numbers:
-                parts = segment.split(separator, number + 1)
-                if len(parts) > number and parts[number]:
-                    for term in _first_components(parts[number], header, codec):
-                        yield segment[:3], term
+    for segment in _scanner(header.terminator, separator).findall(raw):
+        name = segment[:3]
+        for number in _KEYS[name]:
+            parts = segment.split(separator, number + 1)
+            if len(parts) > number and parts[number]:
+                for term in _first_components(parts[number], header, codec):
+                    yield name, term
+
+
+@lru_cache(maxsize=64)
+def _scanner(terminator: bytes, separator: bytes) -> re.Pattern[bytes]:
+    """Return what finds all segments that hold keys, in one pass."""
+    return re.compile(rb"%b((?:%b)%b[^%b]*)" % (terminator, b"|".join(_KEYS), re.escape(separator), terminator))
 
 
 @lru_cache(maxsize=1024)
@@ -291,7 +296,8 @@ def _text_scanner(end: str, separator: str, name: str) -> re.Pattern[str]:
 
 def _first_components(field: bytes, header: Header, codec: str) -> Iterator[str]:
     separators = header.separators
-    for repetition in field.split(separators.repetition, TERMS_MAX)[:TERMS_MAX]:
+    repetitions = field.split(separators.repetition, TERMS_MAX) if separators.repetition in field else [field]
+    for repetition in repetitions[:TERMS_MAX]:
         first = repetition.partition(separators.component)[0].strip()
         if first and first != b'""':
             text = first[:TERM_BYTES_MAX].decode(codec, "replace")

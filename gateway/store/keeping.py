@@ -6,16 +6,18 @@ the body): real feeds reuse MSH-10, so the identifier alone is not enough.
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from json.encoder import encode_basestring_ascii
 from zlib import crc32
 
 import apsw
 
 from gateway.clock import to_micros
 from gateway.formats.results import encode_result
-from gateway.model import Accepted, Incoming
+from gateway.model import Accepted, Incoming, Kind
 from gateway.store.indexing import INDEX_EVERY
 from gateway.store.ledger import Ledger
 from gateway.store.writer import Batch, Unit
@@ -32,6 +34,8 @@ _FIND_REPEATS = (
     "SELECT source, identifier, digest, max(id) FROM message WHERE received_at >= ? AND identifier IS NOT NULL"
     " AND (identifier, source, digest) IN (VALUES {}) GROUP BY 1, 2, 3"
 )
+
+_OWED = {kind: f"owed:{kind.value}" for kind in Kind}
 
 _Key = tuple[int, str, bytes]
 
@@ -71,56 +75,66 @@ class Keeping:
         self._ledger.index(connection, INDEX_EVERY)
 
     def _keep(self, connection: apsw.Connection, keeps: list[Keep]) -> None:
-        known = self._find_repeats(connection, keeps)
+        sources = {
+            name: self._ledger.id_of(connection, "source", name)
+            for name in dict.fromkeys(keep.incoming.source for keep in keeps)
+        }
+        known = self._find_repeats(connection, keeps, sources)
         messages: list[object] = []
         deliveries: list[object] = []
+        tally: Counter[tuple[int, str]] = Counter()
         for keep in keeps:
             incoming = keep.incoming
-            source = self._ledger.id_of(connection, "source", incoming.source)
+            source = sources[incoming.source]
             key = None if incoming.identifier is None else (source, incoming.identifier, incoming.digest)
             earlier = None if key is None else known.get(key)
             if earlier is not None:
-                self._counters.add(source, "repeated")
+                tally[source, "repeated"] += 1
                 keep.accepted = Accepted(message_id=earlier, repeated=True)
                 continue
             number = self._ledger.take_message_id()
             keep.accepted = Accepted(message_id=number, repeated=False)
             if key is not None:
                 known[key] = number
-            messages.extend(_message_row(number, source, incoming))
-            deliveries += self._owe(connection, keep, number)
-            self._count(source, incoming)
+            messages += _message_row(number, source, incoming)
+            self._owe(connection, keep, number, deliveries)
+            _count(tally, source, incoming)
+        for (endpoint, name), amount in tally.items():
+            self._counters.add(endpoint, name, amount)
         _insert(connection, _INSERT_MESSAGE, 15, messages)
         _insert(connection, _INSERT_DELIVERY, 5, deliveries)
 
-    def _owe(self, connection: apsw.Connection, keep: Keep, message: int) -> Iterable[object]:
-        row: list[object] = []
+    def _owe(self, connection: apsw.Connection, keep: Keep, message: int, rows: list[object]) -> None:
+        """Add the rows of a Message's Deliveries."""
         slot = slot_of(keep.incoming.lane_key)
-        kind = keep.incoming.kind.value
+        counter = _OWED[keep.incoming.kind]
         for name in keep.owed:
             destination = self._ledger.id_of(connection, "destination", name)
-            ordinal = self._counters.add(destination, f"owed:{kind}")
+            ordinal = self._counters.add(destination, counter)
             self._counters.add(destination, "pending")
-            row += (self._ledger.take_delivery_id(), message, destination, slot, ordinal)
-        return row
+            rows += (self._ledger.take_delivery_id(), message, destination, slot, ordinal)
 
-    def _count(self, source: int, incoming: Incoming) -> None:
-        self._counters.add(source, "received")
-        self._counters.add(source, "bytes", incoming.size)
-        if incoming.quarantined is not None:
-            self._counters.add(source, "quarantined")
-
-    def _find_repeats(self, connection: apsw.Connection, keeps: list[Keep]) -> dict[_Key, int]:
+    def _find_repeats(
+        self, connection: apsw.Connection, keeps: list[Keep], sources: Mapping[str, int]
+    ) -> dict[_Key, int]:
+        """Return the Messages within the window that have the key of one of these."""
         keyed = [keep.incoming for keep in keeps if keep.incoming.identifier is not None]
         if not keyed:
             return {}
-        since = min(to_micros(incoming.received_at) for incoming in keyed) - self._window
+        since = to_micros(min(incoming.received_at for incoming in keyed)) - self._window
         values: list[object] = [since]
         for incoming in keyed:
-            values += (incoming.identifier, self._ledger.id_of(connection, "source", incoming.source), incoming.digest)
+            values += (incoming.identifier, sources[incoming.source], incoming.digest)
         marks = ",".join(["(?,?,?)"] * len(keyed))
         rows = connection.execute(_FIND_REPEATS.format(marks), values)
         return {(source, identifier, digest): number for source, identifier, digest, number in rows}
+
+
+def _count(tally: Counter[tuple[int, str]], source: int, incoming: Incoming) -> None:
+    tally[source, "received"] += 1
+    tally[source, "bytes"] += incoming.size
+    if incoming.quarantined is not None:
+        tally[source, "quarantined"] += 1
 
 
 def slot_of(lane_key: str) -> int:
@@ -143,7 +157,7 @@ def _message_row(number: int, source: int, incoming: Incoming) -> tuple[object, 
         None if incoming.result is None else encode_result(incoming.result),
         json.dumps(incoming.headers) if incoming.headers else None,
         incoming.quarantined,
-        json.dumps(incoming.terms) if incoming.terms else None,
+        f"[{','.join(map(encode_basestring_ascii, incoming.terms))}]" if incoming.terms else None,
         incoming.raw,
     )
 
