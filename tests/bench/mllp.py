@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from measuring import Figure, figure, in_turn, tell
@@ -187,10 +187,9 @@ async def _latencies(port: int, sink: int, count: int) -> list[float]:
             writer.write(b"\x0bMSH|^~\\&|S|S|G|G|20260101||ACK|1|P|2.6\rMSA|AA|%s\r\x1c\r" % control_id)
 
     async def ignore_end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
+        with suppress(asyncio.IncompleteReadError, asyncio.CancelledError):
             await receive(reader, writer)
-        except asyncio.IncompleteReadError:
-            writer.close()
+        writer.close()
 
     server = await asyncio.start_server(ignore_end, "127.0.0.1", sink, limit=1 << 20)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
