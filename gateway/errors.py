@@ -43,3 +43,13 @@ class PermanentError(GatewayError):
 
 class StoreError(GatewayError):
     """Nothing could be put on disk: input is refused in the protocol's own word, and an alarm stands."""
+
+
+def place_of(error: BaseException) -> str:
+    """Return where a bug showed, file and line: its text may hold what a Device sent, so it is not for the log."""
+    trace = error.__traceback__
+    place = "unknown"
+    while trace is not None:
+        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
+        trace = trace.tb_next
+    return place

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Protocol
 
-from gateway.errors import StoreError
+from gateway.errors import StoreError, place_of
 from gateway.model import Accepted, Incoming
 from gateway.routing import Router
 from gateway.store.store import Settled, Store
@@ -138,7 +138,10 @@ def flush_on(loop: asyncio.AbstractEventLoop) -> Callable[[Settled], None]:
 
     def settle_all(settled: Settled) -> None:
         for unit, error in settled:
-            unit.settle(error)
+            try:
+                unit.settle(error)
+            except Exception as bug:  # noqa: BLE001 - one Source's bug must not leave its neighbours unanswered
+                _log.error("settle.crashed error=%s place=%s", type(bug).__name__, place_of(bug))
 
     def flush(settled: Settled) -> None:
         try:

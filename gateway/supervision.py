@@ -6,7 +6,7 @@ import random
 from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, place_of
 
 RESTART_S_MIN = 0.5
 RESTART_S_MAX = 30.0
@@ -30,19 +30,10 @@ async def supervise(name: str, run: Callable[[], Awaitable[None]], failed: Calla
         except GatewayError as error:
             reason = str(error)
         except Exception as error:  # noqa: BLE001 - the border of a supervised task: one bug never stops another task
-            reason = f"{type(error).__name__} at {_place(error)}"
+            reason = f"{type(error).__name__} at {place_of(error)}"
             _log.error("task.crashed task=%s error=%s", name, reason)
         failed(reason)
         if clock.monotonic() - started > HEALTHY_S:
             pause_s = RESTART_S_MIN
         await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311
         pause_s = min(pause_s * 2, RESTART_S_MAX)
-
-
-def _place(error: BaseException) -> str:
-    trace = error.__traceback__
-    place = "unknown"
-    while trace is not None:
-        place = f"{trace.tb_frame.f_code.co_filename.rpartition('/')[2]}:{trace.tb_lineno}"
-        trace = trace.tb_next
-    return place

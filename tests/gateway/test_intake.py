@@ -118,6 +118,21 @@ async def test_a_full_queue_refuses_in_order(house: House, monkeypatch: pytest.M
     assert order == [(0, True), (1, True), (2, False), (3, False)]
 
 
+async def test_a_source_that_trips_over_its_answer_leaves_no_neighbour_unanswered(
+    house: House, caplog: pytest.LogCaptureFixture
+) -> None:
+    def trip(outcome: Accepted | StoreError) -> None:
+        raise ValueError("ZZTEST^SECRET")
+
+    house.intake.submit(incoming(b"one"), trip)
+    house.intake.submit(incoming(b"two"), house.outcomes.append)
+    await house.stored(1)
+
+    assert isinstance(house.outcomes[0], Accepted)
+    assert "settle.crashed error=ValueError place=test_intake.py" in caplog.text
+    assert "SECRET" not in caplog.text
+
+
 async def test_a_repeat_is_accepted_again_and_owed_to_nobody_anew(house: House) -> None:
     first = await house.intake.accept(incoming(b"one", "77"))
     again = await house.intake.accept(incoming(b"one", "77", received_at=START + timedelta(minutes=1)))

@@ -1,5 +1,5 @@
-from itertools import pairwise
 from decimal import Decimal
+from itertools import pairwise
 
 import pytest
 
