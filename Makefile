@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 ONLY ?=
 KILLS ?= 100
 
+# Servers lie in sbin, which is not on everybody's path.
+export PATH := $(PATH):/usr/sbin
+
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-PEER_COMMANDS := storescu Orthanc mosquitto mosquitto_sub strace socat
-PEER_PACKAGES := dcmtk orthanc mosquitto mosquitto-clients strace socat
-CRASH_PACKAGES := fuse3 libfuse2
+PEER_COMMANDS := storescu Orthanc mosquitto mosquitto_sub strace socat fusermount3
+PEER_PACKAGES := dcmtk orthanc mosquitto mosquitto-clients strace socat fuse3
 
-.PHONY: setup demo test bench crash peers crash-peers clean
+.PHONY: setup demo test bench crash peers clean
 
 setup: $(VENV)/.setup-demo
 
@@ -31,17 +33,13 @@ bench: $(VENV)/.setup-test peers
 	mkdir -p build
 	$(BIN)/python tests/bench/run.py --only "$(ONLY)" --out build/bench.json
 
-crash: $(VENV)/.setup-crash peers crash-peers
+crash: $(VENV)/.setup-test peers
 	mkdir -p build
 	$(BIN)/python tests/crash/campaigns.py --only "$(ONLY)" --kills $(KILLS) --out build/crash.json
 
-# One environment, growing by extras: demo, test, crash.
+# One environment, growing by extras: demo, test.
 $(VENV)/.setup-%: pyproject.toml | $(BIN)/python
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,$*]'
-	touch $@
-
-$(VENV)/.setup-crash: $(VENV)/.setup-test
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,test,crash]'
 	touch $@
 
 # Debian keeps venv in a package of its own.
@@ -54,9 +52,6 @@ peers:
 	if [ -n "$$missing" ]; then \
 		$(ROOT) apt-get update && DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y --no-install-recommends $(PEER_PACKAGES); \
 	fi
-
-crash-peers:
-	@command -v fusermount3 >/dev/null || DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y --no-install-recommends $(CRASH_PACKAGES)
 
 clean:
 	rm -rf $(VENV) build

@@ -37,10 +37,6 @@ class TemporaryError(GatewayError):
         self.retry_after_s = retry_after_s
 
 
-class PermanentError(GatewayError):
-    """A Destination will never take this: the Delivery is parked for a person."""
-
-
 class StoreError(GatewayError):
     """Nothing could be put on disk: input is refused in the protocol's own word, and an alarm stands."""
 

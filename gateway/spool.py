@@ -149,14 +149,6 @@ class Spool:
         except FileNotFoundError:
             return False
 
-    def free_bytes(self) -> int:
-        """Return what may still be written to the file system. Raises StoreError."""
-        try:
-            room = os.statvfs(self.folder)
-        except OSError as error:
-            raise _store_error("measuring the spool", error) from error
-        return room.f_bavail * room.f_frsize
-
     def _link(self, incoming_file: Path, name: str, digest: bytes, size: int) -> None:
         path = self.objects / name
         with self._lock:

@@ -24,7 +24,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from gateway.clock import Clock
 from gateway.config import DicomPeer
 from gateway.config import DicomSource as DicomSettings
-from gateway.errors import LinkError, StoreError
+from gateway.errors import LinkError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION, clean_uid
 from gateway.imaging.negotiation import Negotiation, clean_request
 from gateway.imaging.receiving import ReceivingDimse
@@ -41,7 +41,7 @@ PDU_LIMIT_MIN = 1 << 20  # some senders disregard the size negotiated; this much
 _PERMANENT, _TRANSIENT = 1, 2
 _SERVICE_USER, _PRESENTATION = 1, 3
 _CALLING_UNKNOWN, _CALLED_UNKNOWN = 3, 7
-_CONGESTION, _LIMIT_EXCEEDED = 1, 2
+_LIMIT_EXCEEDED = 2
 
 _log = logging.getLogger("gateway.sources")
 
@@ -49,8 +49,8 @@ _log = logging.getLogger("gateway.sources")
 class DicomSource:
     """Runs one DICOM Source.
 
-    `keywords` are the DICOM keywords that Routes ask for. Below `reject_below` free bytes of the Spool new
-    associations are turned away for the time being; above it a low disk is `intake.refusing` and answered 0xA700.
+    `keywords` are the DICOM keywords that Routes ask for. A low disk is `intake.refusing` and answered 0xA700, so
+    that the Modality keeps its copy and tries again.
     """
 
     def __init__(
@@ -62,14 +62,12 @@ class DicomSource:
         status: SourceStatus,
         *,
         keywords: Iterable[str] = (),
-        reject_below: int = 0,
     ) -> None:
         self._settings = settings
         self._intake = intake
         self._spool = spool
         self._clock = clock
         self._status = status
-        self._reject_below = reject_below
         self._keeper = Keeper(settings.name, spool, intake, clock, tuple(keywords))
         self._listener: Listener | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -167,15 +165,7 @@ class DicomSource:
             return _PERMANENT, _SERVICE_USER, _CALLING_UNKNOWN, "calling AE title or its host unknown"
         if self._listener.established() >= self._settings.associations_max:
             return _TRANSIENT, _PRESENTATION, _LIMIT_EXCEEDED, "associations_max reached"
-        if self._is_disk_exhausted():
-            return _TRANSIENT, _PRESENTATION, _CONGESTION, "disk almost full"
         return None
-
-    def _is_disk_exhausted(self) -> bool:
-        try:
-            return self._spool.free_bytes() < self._reject_below
-        except StoreError:
-            return True
 
     def _on_store(self, event: Any) -> Dataset:
         """Answer a C-STORE; in the association's thread. Never raises: the library would say 0xC211 to anything."""

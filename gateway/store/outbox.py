@@ -7,7 +7,6 @@ A Delivery leaves `pending` by a Receipt (delivered, parked) or by a person (dis
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import apsw
 
@@ -105,16 +104,6 @@ class Acts:
                 self._move(connection, number, state, DeliveryState.PENDING)
         self._audit(connection, at, who, "retry", f"deliveries {_listed(ids)}")
         return len(states)
-
-    def retry_all(self, connection: apsw.Connection, destination: str | None, who: str, at: datetime) -> int:
-        """Make every parked Delivery pending (of one Destination, or of all); return how many."""
-        rows: list[Any] = connection.execute(
-            "SELECT d.id FROM delivery d JOIN endpoint e ON e.id = d.destination WHERE d.state = 2"
-            " AND (?1 IS NULL OR e.name = ?1)",
-            (destination,),
-        ).fetchall()
-        ids = [number for (number,) in rows]
-        return self.retry(connection, ids, who, at) if ids else 0
 
     def discard(self, connection: apsw.Connection, ids: Sequence[int], why: str, who: str, at: datetime) -> int:
         """Give Deliveries up for good; return how many. Raises StoreError for one that is settled already."""

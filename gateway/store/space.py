@@ -30,11 +30,6 @@ class Space:
         room = os.statvfs(self._folder)
         return room.f_bavail * room.f_frsize
 
-    def total_bytes(self) -> int:
-        """Return the size of the file system."""
-        room = os.statvfs(self._folder)
-        return room.f_blocks * room.f_frsize
-
     def look(self) -> bool:
         """Measure; return whether intake must be refused now."""
         free = self.free_bytes()

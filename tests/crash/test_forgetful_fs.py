@@ -11,7 +11,6 @@ import pytest
 from tests.crash.power import Disk
 from tests.system.agents import ROOT
 
-pytest.importorskip("mfusepy", reason="make crash installs it")
 if not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0:
     pytest.skip("mounting needs /dev/fuse and root", allow_module_level=True)
 

@@ -93,8 +93,8 @@ def defaults() -> Settings:
 
 
 @asynccontextmanager
-async def _running(house: House, conf: Settings, **more: int) -> AsyncIterator[House]:
-    source = DicomSource(conf, house.intake, house.spool, SystemClock(), house.status, **more)
+async def _running(house: House, conf: Settings) -> AsyncIterator[House]:
+    source = DicomSource(conf, house.intake, house.spool, SystemClock(), house.status)
     task = asyncio.create_task(source.run())
     await _until(lambda: house.status.state is LinkState.UP or task.done())
     if task.done():
@@ -533,16 +533,6 @@ async def test_a_failing_store_is_answered_with_a700(house: House, fault: Except
         again, _ = await asyncio.to_thread(_store, sock, "1.2.3", _dataset_bytes(CT))
 
     assert (status, again) == (0xA700, 0xB007)
-
-
-async def test_new_associations_are_turned_away_for_now_when_the_disk_is_all_but_full(
-    tmp_path: Path, defaults: Settings
-) -> None:
-    async with _running(House(tmp_path), defaults, reject_below=1 << 60) as house:
-        _, output = await house.run("echoscu", "-v", "127.0.0.1", house.port)
-
-    assert "Rejected Transient" in output
-    assert "Temporary Congestion" in output
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from gateway.errors import StoreError
 from gateway.model import DeliveryState
 from gateway.store.counters import read_counters
-from gateway.store.reading import oldest_pending, read_attempts, read_deliveries, read_due
+from gateway.store.reading import oldest_pending, parked_ids, read_attempts, read_deliveries, read_due
 from gateway.store.store import Store
 from tests.gateway.store.stores import START, incoming, keep, open_store, settle
 
@@ -139,7 +139,7 @@ def test_parked_ones_come_back_by_a_person_and_discarded_ones_do_not(store: Stor
     assert due(store) == [1]
     assert totals(store) == {"pending": 1, "parked": 1, "discarded": 1}
     assert read_attempts(store.readers.connection, 2)[-1].reason == "wrong patient"
-    assert store.call(lambda c: store.acts.retry_all(c, None, "anna", START)).result(10) == 1
+    assert store.call(lambda c: store.acts.retry(c, parked_ids(c, None, 0, 10), "anna", START)).result(10) == 1
     assert totals(store) == {"pending": 2, "discarded": 1}
     acts = store.readers.connection.execute("SELECT who, act FROM audit ORDER BY id").fetchall()
     assert acts == [("anna", "retry"), ("anna", "discard"), ("anna", "retry")]
