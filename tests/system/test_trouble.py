@@ -11,13 +11,13 @@ from io import BytesIO
 from pathlib import Path
 
 import pydicom
+import pydicom.data
 import pytest
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.cli.client import call
-from simulators.dicom_objects import test_images as dicom_images
 from tests.system.agents import Agent, free_port
 
 TIMEOUT_S = 20.0
@@ -43,7 +43,11 @@ type = "mllp"
 host = "127.0.0.1"
 port = {deaf}
 ack_timeout_s = 0.3
+[[route]]
+from = ["emr"]
+to = ["deaf"]
 """
+CT = Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm"
 
 
 class House:
@@ -141,7 +145,7 @@ def test_a_pdu_of_four_gigabytes_is_cut_off_and_fifty_silent_callers_disturb_nob
 def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_is_plain_success(
     house: House, tmp_path: Path
 ) -> None:
-    image = pydicom.dcmread(dicom_images()[0])
+    image = pydicom.dcmread(CT)
     good = tmp_path / "good.dcm"
     image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     image.save_as(good)
@@ -200,14 +204,14 @@ def small_disk(folder: Path) -> Iterator[Path]:
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_refuses_in_the_protocols_words_and_resumes_by_itself(tmp_path: Path) -> None:
     image = tmp_path / "image.dcm"
-    dataset = pydicom.dcmread(dicom_images()[0])
+    dataset = pydicom.dcmread(CT)
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.save_as(image)
     with small_disk(tmp_path / "disk") as disk:
         house = House(disk / "house", stop="8 MiB")
         assert house.good_message_is_accepted(b"G1")
         ballast = disk / "ballast"
-        ballast.write_bytes(b"\0" * (14 << 20))
+        ballast.write_bytes(b"\0" * (17 << 20))
         wait_for_intake(house, open_=False)
         refused = house.ask(frame(b"F1"))
         stored = dcmtk("storescu", "-v", "127.0.0.1", str(house.dicom), str(image))
