@@ -99,6 +99,13 @@ _COMMANDS = {
         "gateway drivers nonin",
         "add_arguments",
     ),
+    "replay": _Command(
+        "replay",
+        "replay",
+        "run a recording through a driver and print what it reads",
+        "gateway replay bed-12.rec --driver nonin --option format=7",
+        "add_arguments",
+    ),
     "backup": _Command(
         "backup",
         "backup",

@@ -5,6 +5,7 @@ Any other file is bytes as they came, given as fast as they are taken. After its
 """
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,14 +18,15 @@ LINE_BYTES_MAX = 1024 * 1024
 
 async def open_replay(path: Path) -> "ReplayStream":
     """Open a recording. Raises LinkError."""
-    try:
-        file = await asyncio.to_thread(path.open, "rb")
-        timed = (await asyncio.to_thread(file.readline, CHUNK_BYTES)).rstrip() == HEADER
-        if not timed:
-            file.seek(0)
-    except OSError as error:
-        raise LinkError(f"{path}: {error.strerror}") from error
+    file, timed = await asyncio.to_thread(_open, path)
     return ReplayStream(path, file, timed)
+
+
+def read_recording(path: Path) -> Iterator[tuple[float, bytes]]:
+    """Yield the pieces of a recording, each with its seconds since the start, without waiting. Raises LinkError."""
+    file, timed = _open(path)
+    with file:
+        yield from _pieces(path, file, timed)
 
 
 class ReplayStream:
@@ -33,17 +35,18 @@ class ReplayStream:
     def __init__(self, path: Path, file: BinaryIO, timed: bool) -> None:
         self.peer = f"replay:{path}"
         self._file = file
-        self._timed = timed
+        self._pieces = _pieces(path, file, timed)
         self._started_at = asyncio.get_running_loop().time()
         self._next: tuple[float, bytes] | None = None
 
     async def read(self) -> bytes:
         """Return the next bytes when their time has come; waits for ever after the last. Raises LinkError."""
         if self._next is None:
-            self._next = self._read_next()
-        due_s, data = self._next
-        if not data:
+            self._next = next(self._pieces, None)
+        if self._next is None:
             await asyncio.get_running_loop().create_future()
+            return b""
+        due_s, data = self._next
         await asyncio.sleep(max(0.0, self._started_at + due_s - asyncio.get_running_loop().time()))
         self._next = None
         return data
@@ -55,17 +58,34 @@ class ReplayStream:
         """Close the file."""
         self._file.close()
 
-    def _read_next(self) -> tuple[float, bytes]:
-        if not self._timed:
-            return 0.0, self._file.read(CHUNK_BYTES)
-        while line := self._file.readline(LINE_BYTES_MAX):
-            if line.strip() and not line.startswith(b"#"):
-                return self._read_timed(line)
-        return 0.0, b""
 
-    def _read_timed(self, line: bytes) -> tuple[float, bytes]:
-        try:
-            due_s, hexadecimal = line.decode("ascii").split(maxsplit=1)
-            return float(due_s), bytes.fromhex(hexadecimal)
-        except ValueError as error:
-            raise LinkError(f"{self.peer}: not a line of a recording") from error
+def _open(path: Path) -> tuple[BinaryIO, bool]:
+    """Open a recording, and tell whether it has times."""
+    try:
+        file = path.open("rb")
+        timed = file.readline(CHUNK_BYTES).rstrip() == HEADER
+        if not timed:
+            file.seek(0)
+    except OSError as error:
+        raise LinkError(f"{path}: {error.strerror}") from error
+    return file, timed
+
+
+def _pieces(path: Path, file: BinaryIO, timed: bool) -> Iterator[tuple[float, bytes]]:
+    if not timed:
+        while data := file.read(CHUNK_BYTES):
+            yield 0.0, data
+        return
+    while line := file.readline(LINE_BYTES_MAX):
+        if line.strip() and not line.startswith(b"#"):
+            due_s, data = _read_timed(path, line)
+            if data:
+                yield due_s, data
+
+
+def _read_timed(path: Path, line: bytes) -> tuple[float, bytes]:
+    try:
+        due_s, hexadecimal = line.decode("ascii").split(maxsplit=1)
+        return float(due_s), bytes.fromhex(hexadecimal)
+    except ValueError as error:
+        raise LinkError(f"{path}: not a line of a recording") from error
