@@ -18,6 +18,7 @@ from typing import Any
 from pydicom import config as pydicom_config
 from pynetdicom import _config, evt
 from pynetdicom.association import Association
+from pynetdicom.fsm import InvalidEventError, StateMachine
 from pynetdicom.transport import T_CONNECT, AddressInformation, AssociationSocket
 
 from gateway.clock import Clock
@@ -31,6 +32,8 @@ _ASSOCIATE_RQ = 0x01
 _TITLES = ((4, 20), (20, 36))  # called, calling: places behind the PDU's six-byte head (PS3.8, 9.3.2)
 _PRINTABLE = bytes(byte if 0x20 <= byte < 0x7F and byte != 0x5C else 0x3F for byte in range(256))
 BLANK_TITLE = b"?"
+
+_log = logging.getLogger("gateway.net")
 
 
 def configure_library() -> None:
@@ -174,9 +177,31 @@ class GuardedSocket(AssociationSocket):
         return data
 
 
-def hasten(assoc: Association) -> None:
-    """Let the reactor wait for bytes in `ready` rather than sleep a millisecond beside them."""
+class _SturdyMachine(StateMachine):
+    """The library's state machine, but an event that has no place in its state ends the connection, not the thread.
+
+    Two ends that abort at once bring one (Evt15 in Sta13): the library raises it in the reactor's thread.
+    """
+
+    def do_action(self, event: str) -> None:
+        """Act on an event; one out of place cuts the connection."""
+        try:
+            super().do_action(event)
+        except InvalidEventError:
+            _log.debug("association.event_out_of_place event=%s state=%s", event, self.current_state)
+            if isinstance(self.dul.socket, GuardedSocket):
+                self.dul.socket.cut()
+
+
+def harden(assoc: Association) -> None:
+    """Let the reactor wait for bytes in `ready` rather than sleep beside them, and outlive events out of place.
+
+    Before the association's threads start.
+    """
     assoc.dul._run_loop_delay = 0.0
+    machine = _SturdyMachine(assoc.dul)
+    machine.current_state = assoc.dul.state_machine.current_state
+    assoc.dul.state_machine = machine
 
 
 def prepare(sock: socket.socket) -> None:

@@ -28,7 +28,7 @@ from gateway.clock import Clock
 from gateway.config import DicomDestination
 from gateway.errors import LinkError, TemporaryError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
-from gateway.net.upper_layer import PDU_SLACK, GuardedSocket, configure_library, hasten
+from gateway.net.upper_layer import PDU_SLACK, GuardedSocket, configure_library, harden
 
 PDU_MAX = 128 << 10  # sent and received
 PDU_MIN = 128  # a peer that asks for less gets this much
@@ -162,7 +162,7 @@ class RequestedAssociation:
         if self._tls is not None:
             sock.tls_args = (self._tls, (settings.tls and settings.tls.server_name) or settings.host)
         assoc.set_socket(sock)
-        hasten(assoc)
+        harden(assoc)
         assoc.acceptor.ae_title = settings.ae_title
         assoc.acceptor.address_info = remote
         assoc.requestor.address_info = local

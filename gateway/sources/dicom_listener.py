@@ -22,7 +22,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAssociationServer
 
 from gateway.clock import Clock
-from gateway.net.upper_layer import GuardedSocket, hasten, shut
+from gateway.net.upper_layer import GuardedSocket, harden, shut
 
 FIRST_PDU_S = 5.0
 LOBBY_HOST_MAX = 16
@@ -232,7 +232,7 @@ class _Handler(RequestHandler):
         assoc._server = server
         assoc.name = f"AcceptorThread@{self.client_address[0]}"
         assoc.set_socket(GuardedSocket(assoc, server.clock, stall_s=FIRST_PDU_S, client_socket=self.request))
-        hasten(assoc)
+        harden(assoc)
         assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
         assoc.acceptor.ae_title = server.ae_title
         assoc.acceptor.address_info = self.local
