@@ -56,14 +56,14 @@ async def _run(path: Path, config: Config) -> int:
     console = ConsoleServer(app, _Reload(app, path))
     await console.start()
     notify("READY=1", f"STATUS={len(config.sources)} sources, {len(config.destinations)} destinations")
-    helpers = [
+    tasks = [
         _watched("watchdog", lambda: _feed_watchdog(app), app),
         _watched("reload", lambda: _reload_on(reloading, console), app),
     ]
     await _first(stopping, app.failed)
     notify("STOPPING=1")
-    for helper in helpers:
-        helper.cancel()
+    for task in tasks:
+        task.cancel()
     end_within(STOP_TIMEOUT_S)
     await console.stop()
     await app.stop()
