@@ -207,8 +207,10 @@ def test_a_full_disk_refuses_in_the_protocols_words_and_resumes_by_itself(tmp_pa
     dataset = pydicom.dcmread(CT)
     dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     dataset.save_as(image)
-    with small_disk(tmp_path / "disk") as disk:
+    with small_disk(tmp_path / "disk") as disk, ExitStack() as ending:
         house = House(disk / "house", stop="8 MiB")
+        ending.callback(house.agent.kill)
+        ending.callback(house.deaf.close)
         assert house.good_message_is_accepted(b"G1")
         ballast = disk / "ballast"
         ballast.write_bytes(b"\0" * (17 << 20))
@@ -224,7 +226,6 @@ def test_a_full_disk_refuses_in_the_protocols_words_and_resumes_by_itself(tmp_pa
         assert house.good_message_is_accepted(b"F1")
         assert dcmtk("storescu", "127.0.0.1", str(house.dicom), str(image)).returncode == 0
         assert house.agent.stop() == 0
-        house.deaf.close()
 
 
 def wait_for_intake(house: House, *, open_: bool) -> None:
