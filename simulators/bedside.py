@@ -65,7 +65,7 @@ class Device(Protocol):
 
 def arguments(module: str, description: str) -> argparse.ArgumentParser:
     """Return the parser that all bedside simulators share."""
-    parser = make_parser(module, description, "--pty /tmp/bed-12 --rate 10 --fault sensor-off --journal sent.jsonl")
+    parser = make_parser(module, description, "--pty bed-12.pty --rate 10 --fault sensor-off --journal sent.jsonl")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--pty", type=Path, metavar="LINK", help="a pty under this symbolic link (default: no link)")
     where.add_argument("--tcp", type=address, metavar="HOST:PORT", help="listen for one caller")
