@@ -9,8 +9,20 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from gateway.errors import ContentError
 from gateway.formats.device_rows import oximeter
-from gateway.formats.observing import observe
-from gateway.model import Absent, Condition, Containment, DeviceIdentity, Observation, Reading, Result
+from gateway.formats.observing import observe, observe_wave
+from gateway.model import (
+    Absent,
+    Condition,
+    Containment,
+    DeviceIdentity,
+    Method,
+    Observation,
+    Phase,
+    Priority,
+    Reading,
+    Result,
+    Wave,
+)
 from gateway.protocols.lines import LineSession
 
 __all__ = [
@@ -23,11 +35,16 @@ __all__ = [
     "Driver",
     "LineSession",
     "LineSettings",
+    "Method",
     "Observation",
+    "Phase",
+    "Priority",
     "Reading",
     "Result",
     "Session",
+    "Wave",
     "observe",
+    "observe_wave",
     "oximeter",
 ]
 
@@ -64,6 +81,11 @@ class Session(Protocol):
         """Return when to tick, None for never."""
         ...
 
+    @property
+    def notice(self) -> str | None:
+        """Return why nothing of the Device is published although it talks (`demo mode`), None when all is well."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LineSettings:
@@ -81,7 +103,10 @@ class About:
     """What `gateway drivers NAME` tells of a driver.
 
     `silence_s` is how long a healthy Device is ever quiet. `acknowledges` is False for Devices that stream: what was
-    read from them is committed within 250 ms and that is their loss window.
+    read from them is committed within 250 ms and that is their loss window. `other_lines` are settings that the Device
+    can also be set to, for `gateway probe` to try. `talks` is True for Devices that send without being asked;
+    `harmless_polls` tells that what an open Session says first is called harmless by the protocol's source, so that
+    `gateway probe --active` may say it to an unknown Device.
     """
 
     name: str
@@ -92,6 +117,9 @@ class About:
     line: LineSettings = LineSettings()
     silence_s: float | None = None
     acknowledges: bool = False
+    other_lines: tuple[LineSettings, ...] = ()
+    talks: bool = True
+    harmless_polls: bool = False
 
 
 @runtime_checkable

@@ -71,17 +71,68 @@ class Observation:
             raise ValueError(f"observation {self.key}: a value or the reason of its absence, exactly one")
 
 
+class Priority(Enum):
+    """How urgent an alarm is (IEC 60601-1-8); ADVISORY is what a Device shows without sounding."""
+
+    HIGH = "high"
+    MEDIUM = "medium"
+    LOW = "low"
+    ADVISORY = "advisory"
+
+
+class Phase(Enum):
+    """Where an alarm stands; None in a Condition where the Device only says that it is there."""
+
+    START = "start"
+    PRESENT = "present"
+    LATCHED = "latched"  # the cause has gone, nobody has acknowledged it
+    END = "end"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """A state that the Device reports beside its values (sensor off, low battery, limit violated).
 
     `code` is the vendor's own word (`SD`, `EXC 0020`); `text` explains it; `technical` tells a fault of the
-    equipment from a state of the patient.
+    equipment from a state of the patient. An alarm has a `priority` and, where the Device tells, a `phase`; `sub` is
+    the metric or level it concerns (OBX-4 path), `mdc` the context-free MDC code of the event, `low` and `high` the
+    limit that was set, `silenced` that its sound is paused.
     """
 
     code: str
     text: str
     technical: bool = True
+    priority: Priority | None = None
+    phase: Phase | None = None
+    sub: str | None = None
+    mdc: int | None = None
+    low: Decimal | None = None
+    high: Decimal | None = None
+    silenced: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wave:
+    """One piece of one waveform: samples at a fixed distance, `sample * factor + offset` in `unit` (UCUM).
+
+    A sample of None is one that the Device marked invalid or did not deliver. `gap` tells that samples between the
+    piece before and this one were lost. `started_at` is the time of the first sample, set only where it is known
+    better than by the Result's. `key`, `sub` and the codes are those of an Observation.
+    """
+
+    key: str
+    sub: str
+    samples: tuple[int | None, ...]
+    period_s: Decimal
+    factor: Decimal = Decimal(1)
+    offset: Decimal = Decimal(0)
+    code: int | None = None
+    refid: str | None = None
+    unit: str | None = None
+    unit_code: int | None = None
+    unit_refid: str | None = None
+    gap: bool = False
+    started_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +157,7 @@ class DeviceIdentity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """The Observations of one patient or specimen that were read together.
+    """The Observations and pieces of waveforms of one patient or specimen that were read together.
 
     `observed_at` is None where the gateway's receipt time is the best known (a Device clock without zone is never
     trusted); `device_time` is the Device's own clock as text, as it printed it. `patient_id` is what the Device
@@ -120,6 +171,7 @@ class Result:
     observed_at: datetime | None = None
     device_time: str | None = None
     patient_id: str | None = None
+    waves: tuple[Wave, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

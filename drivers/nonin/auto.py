@@ -83,6 +83,11 @@ class AutoSession:
         inner = self._decoder.deadline if self._decoder is not None else None
         return min((due for due in (inner, self._noise.deadline) if due is not None), default=None)
 
+    @property
+    def notice(self) -> str | None:
+        """Return None: nothing is held back."""
+        return None
+
     def _listen(self, data: bytes, start: int, now: float) -> int:
         """Take bytes until a format proves itself; return where the rest begins."""
         for at in range(start, len(data)):

@@ -102,6 +102,11 @@ class FrameSession:
         waiting = (asking, self._noise.deadline, self._unread.deadline)
         return min((due for due in waiting if due is not None), default=None)
 
+    @property
+    def notice(self) -> str | None:
+        """Return None: nothing is held back."""
+        return None
+
     def _take_unit(self, unit: bytes, now: float) -> None:
         for reading in self._format.take(unit, self._in_step):
             if reading.fault is not None:

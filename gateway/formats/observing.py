@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from gateway.formats.terms import Term, term, unit_of
-from gateway.model import Absent, Method, Observation
+from gateway.model import Absent, Method, Observation, Wave
 
 QUESTIONABLE = "QUES"
 VENDOR_PREFIX = "x_"
@@ -54,6 +54,40 @@ def observe(
         observed_at=observed_at,
         low=low,
         high=high,
+    )
+
+
+def observe_wave(
+    key: str,
+    samples: tuple[int | None, ...],
+    *,
+    sub: str,
+    period_s: Decimal,
+    factor: Decimal = Decimal(1),
+    offset: Decimal = Decimal(0),
+    gap: bool = False,
+    started_at: datetime | None = None,
+    unit: str | None = None,
+) -> Wave:
+    """Return a piece of a waveform, with codes from the terminology table; `unit` is UCUM and only for vendor keys.
+
+    Raises KeyError for an unknown key or unit.
+    """
+    known = _vendor_term(key, unit) if key.startswith(VENDOR_PREFIX) else term(key)
+    return Wave(
+        key=key,
+        sub=sub,
+        samples=samples,
+        period_s=period_s,
+        factor=factor,
+        offset=offset,
+        code=known.code,
+        refid=known.refid,
+        unit=known.ucum,
+        unit_code=known.unit_code,
+        unit_refid=known.unit_refid,
+        gap=gap,
+        started_at=started_at,
     )
 
 

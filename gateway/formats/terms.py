@@ -66,6 +66,16 @@ def unit_of(ucum: str) -> Unit:
     return _units()[ucum]
 
 
+def term_of_code(code: int) -> Term | None:
+    """Return the term of a context-free 32-bit MDC code, the first where several keys share it; None if unknown."""
+    return _terms_by_code().get(code)
+
+
+def unit_of_code(code: int) -> Unit | None:
+    """Return the unit of a context-free 32-bit MDC unit code; None if unknown."""
+    return _units_by_code().get(code)
+
+
 def device_code(refid: str) -> int:
     """Return the MDC code of a device, VMD or channel term. Raises KeyError for one that stands in no table."""
     return _devices()[refid]
@@ -84,6 +94,16 @@ def _units() -> dict[str, Unit]:
         if ucum and code:
             units.setdefault(ucum, Unit(code=int(code), refid=row["unit_mdc_refid"], ucum=ucum))
     return units
+
+
+@cache
+def _terms_by_code() -> dict[int, Term]:
+    return {found.code: found for found in reversed(_terms().values()) if found.code is not None}
+
+
+@cache
+def _units_by_code() -> dict[int, Unit]:
+    return {found.code: found for found in _units().values()}
 
 
 @cache

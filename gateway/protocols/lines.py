@@ -79,6 +79,11 @@ class LineSession:
         """Return when gathered faults come out."""
         return min((due for due in (self._noise.deadline, self._unread.deadline) if due is not None), default=None)
 
+    @property
+    def notice(self) -> str | None:
+        """Return None: nothing is held back."""
+        return None
+
     def _split(self, now: float) -> None:
         start, window = 0, self._line_bytes_max + len(self._terminator)
         while True:
