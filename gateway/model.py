@@ -197,6 +197,7 @@ class Incoming:
     routing may ask of a DICOM Instance (keyword to text); of Observations it is `bed` and `device_id` as they were
     configured on receipt, so that a later change moves nothing to another bed. `terms` are what a person searches by:
     patient id, visit, accession number, study UID. `lane_key` keeps order where a Destination has several lanes.
+    `changes` is what the input changes beside (an order, a procedure step): written in the same transaction.
     """
 
     source: str
@@ -214,6 +215,7 @@ class Incoming:
     terms: tuple[str, ...] = ()
     lane_key: str = ""
     quarantined: str | None = None
+    changes: tuple[object, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

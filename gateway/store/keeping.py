@@ -18,6 +18,7 @@ import apsw
 from gateway.clock import to_micros
 from gateway.formats.results import encode_result
 from gateway.model import Accepted, Incoming, Kind
+from gateway.store.changes import apply_changes
 from gateway.store.indexing import INDEX_EVERY
 from gateway.store.ledger import Ledger
 from gateway.store.writer import Batch, Unit
@@ -82,6 +83,7 @@ class Keeping:
         known = self._find_repeats(connection, keeps, sources)
         messages: list[object] = []
         deliveries: list[object] = []
+        changes: list[tuple[int, object]] = []
         tally: Counter[tuple[int, str]] = Counter()
         for keep in keeps:
             incoming = keep.incoming
@@ -97,12 +99,14 @@ class Keeping:
             if key is not None:
                 known[key] = number
             messages += _message_row(number, source, incoming)
+            changes += [(number, change) for change in incoming.changes]
             self._owe(connection, keep, number, deliveries)
             _count(tally, source, incoming)
         for (endpoint, name), amount in tally.items():
             self._counters.add(endpoint, name, amount)
         _insert(connection, _INSERT_MESSAGE, 15, messages)
         _insert(connection, _INSERT_DELIVERY, 5, deliveries)
+        apply_changes(connection, changes)
 
     def _owe(self, connection: apsw.Connection, keep: Keep, message: int, rows: list[object]) -> None:
         """Add the rows of a Message's Deliveries."""

@@ -1,0 +1,1 @@
+-- Version 3: the index of Instances that the Spool holds.

@@ -1,0 +1,1 @@
+-- Version 4: procedure steps and storage commitment as SCP.

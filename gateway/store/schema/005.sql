@@ -1,0 +1,1 @@
+-- Version 5: what archives have committed to, and forwarding.
