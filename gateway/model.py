@@ -89,6 +89,27 @@ class Phase(Enum):
     END = "end"
 
 
+class Turn(Enum):
+    """What became of an alarm with one Condition: the event phases of IHE ACM and of the MQTT feed."""
+
+    START = "start"
+    CONTINUE = "continue"
+    UPDATE = "update"
+    ESCALATE = "escalate"
+    DEESCALATE = "deescalate"
+    RESET = "reset"  # latched, and now released
+    END = "end"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Episode:
+    """One alarm from its start to its end: `instance` names it, `update` counts its Conditions from 1."""
+
+    instance: str
+    update: int
+    turn: Turn
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Condition:
     """A state that the Device reports beside its values (sensor off, low battery, limit violated).
@@ -96,7 +117,7 @@ class Condition:
     `code` is the vendor's own word (`SD`, `EXC 0020`); `text` explains it; `technical` tells a fault of the
     equipment from a state of the patient. An alarm has a `priority` and, where the Device tells, a `phase`; `sub` is
     the metric or level it concerns (OBX-4 path), `mdc` the context-free MDC code of the event, `low` and `high` the
-    limit that was set, `silenced` that its sound is paused.
+    limit that was set, `silenced` that its sound is paused. `episode` is the gateway's own: drivers leave it out.
     """
 
     code: str
@@ -109,6 +130,7 @@ class Condition:
     low: Decimal | None = None
     high: Decimal | None = None
     silenced: bool = False
+    episode: Episode | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +182,10 @@ class Result:
     """The Observations and pieces of waveforms of one patient or specimen that were read together.
 
     `observed_at` is None where the gateway's receipt time is the best known (a Device clock without zone is never
-    trusted); `device_time` is the Device's own clock as text, as it printed it. `patient_id` is what the Device
-    shows: evidence, not truth.
+    trusted); `device_time` is the Device's own clock as text, as it printed it, and `device_clock` the same as a
+    naive datetime in the Device's local time, where the driver can read it and it is the time of this Result: from
+    it the gateway measures how far the Device's clock is off. `patient_id` is what the Device shows: evidence, not
+    truth.
     """
 
     observations: tuple[Observation, ...]
@@ -170,6 +194,7 @@ class Result:
     conditions: tuple[Condition, ...] = ()
     observed_at: datetime | None = None
     device_time: str | None = None
+    device_clock: datetime | None = None
     patient_id: str | None = None
     waves: tuple[Wave, ...] = ()
 
