@@ -24,7 +24,8 @@ class LineSession:
 
     The function gets the line without its terminator, stripped of white space, ASCII and never empty. A line without
     Results gives no Reading. `first_line_dropped` is False only for Devices that are known to start with a whole line.
-    `wrong_mode` ends the fault text of noise: what a person should look at.
+    `wrong_mode` ends the fault text of noise: what a person should look at. `ascii_only` is False for Devices that print
+    other characters too.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class LineSession:
         line_bytes_max: int = LINE_BYTES_MAX,
         first_line_dropped: bool = True,
         wrong_mode: str = "check baud rate and output mode",
+        ascii_only: bool = True,
     ) -> None:
         self._read = read
         self._terminator = terminator
         self._line_bytes_max = line_bytes_max
         self._wrong_mode = wrong_mode
+        self._ascii_only = ascii_only
         self._opening = first_line_dropped
         self._overlong = False
         self._buffer = bytearray()
@@ -111,7 +114,7 @@ class LineSession:
             self._noise.add("end of an overlong line", raw, now)
         elif first or not content:
             return
-        elif not content.isascii():
+        elif self._ascii_only and not content.isascii():
             self._noise.add(f"bytes that are not ASCII: {self._wrong_mode}", raw, now)
         else:
             self._take_reading(reading_of(raw, content, self._read), now)
