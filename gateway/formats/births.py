@@ -10,17 +10,17 @@ from typing import Literal
 
 from gateway.formats.containment import attributes, levels, sub_order
 from gateway.formats.origin import Origin
-from gateway.model import Containment, DeviceIdentity, Method, Observation, Result
+from gateway.model import Containment, DeviceIdentity, Method, Observation, Result, Wave
 
 METRICS_MAX = 2000  # of one Device; more is a fault of its driver and is not announced
 _SETTINGS = frozenset({Method.SETTING_AUTO, Method.SETTING_MANUAL, Method.SETTING_REMOTE})
 
-MetricKind = Literal["numeric", "enum", "setting"]
+MetricKind = Literal["numeric", "enum", "setting", "wave"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """One quantity that a Device reports; limits are its alarm limits."""
+    """One quantity that a Device reports; limits are its alarm limits, `period_s` is between a wave's samples."""
 
     key: str
     sub: str
@@ -30,6 +30,7 @@ class Metric:
     unit: str | None = None
     low: Decimal | None = None
     high: Decimal | None = None
+    period_s: Decimal | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,8 +76,12 @@ def _known_metrics(known: tuple[Metric, ...], result: Result) -> tuple[Metric, .
 
 def _seen_metrics(result: Result) -> list[tuple[Metric, bool]]:
     seen = [(_metric(item), item.absent is not None) for item in result.observations]
-    own = (Metric(key=a.key, sub=a.sub, kind="enum", code=a.code, refid=a.refid) for a in attributes(result))
-    return seen + [(metric, False) for metric in own]
+    own = [
+        Metric(key=a.key, sub=a.sub, kind="enum", code=a.code, refid=a.refid)
+        for a in attributes(result)
+        if not a.is_alarm
+    ]
+    return seen + [(metric, False) for metric in own] + [(_wave_metric(wave), False) for wave in result.waves]
 
 
 def _metric(seen: Observation) -> Metric:
@@ -89,6 +94,18 @@ def _metric(seen: Observation) -> Metric:
         unit=seen.unit,
         low=seen.low,
         high=seen.high,
+    )
+
+
+def _wave_metric(wave: Wave) -> Metric:
+    return Metric(
+        key=wave.key,
+        sub=wave.sub,
+        kind="wave",
+        code=wave.code,
+        refid=wave.refid,
+        unit=wave.unit,
+        period_s=wave.period_s,
     )
 
 

@@ -31,6 +31,11 @@ class Attribute:
     refid: str
     content: Condition | str
 
+    @property
+    def is_alarm(self) -> bool:
+        """Tell whether this is an alarm: a Condition with a priority."""
+        return isinstance(self.content, Condition) and self.content.priority is not None
+
 
 def sub_order(sub: str) -> tuple[int, ...]:
     """Return a containment path as numbers: sorting by them gives the tree's order.
@@ -74,6 +79,7 @@ def is_system(sub: str) -> bool:
 
 def _tops(result: Result) -> list[int]:
     subs = [row.sub for row in result.containment] + [seen.sub for seen in result.observations]
+    subs += [wave.sub for wave in result.waves]
     return sorted({sub_order(sub)[0] for sub in subs}) or [1]
 
 

@@ -1,34 +1,24 @@
-"""The JSON documents on MQTT: `status`, `birth`, `context` and `obs`, version 1 (schema: mqtt.schema.json).
+"""The JSON documents on MQTT, version 1 (schema: mqtt.schema.json): what all of them share, and `status`, `birth`
+and `context`. What a Result becomes stands in `result_documents.py`.
 
-- Numbers keep the digits of the Device; instants are RFC 3339 UTC with milliseconds.
-- The id of an `obs` is a UUIDv5 over kind, device, effective time and the observations, so the same reading has the
-  same id after a restart, on every route and in every repeat. Ids of the other documents differ with each writing.
-- `patient` is null until something better than the Device's own word tells who lies there.
-- Conditions and the Device's clock are observations too: key `x_condition` with an object of code, text and
-  technical, key `x_device_time` with the text as the Device printed it. Both stand at <MDS>.0.0.n.
-- Flags outside the schema's list travel on PCD-01 only.
+Numbers keep the digits of the Device; instants are RFC 3339 UTC with milliseconds. Ids of these documents differ with
+each writing.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Literal
 from uuid import UUID, uuid5
 
-from gateway.errors import ContentError
 from gateway.formats.births import Birth, Metric
-from gateway.formats.containment import Attribute, attributes
 from gateway.formats.jsontext import Json, write_json
 from gateway.formats.origin import Origin, gateway_level
-from gateway.model import Condition, Message, Observation, Result
+from gateway.model import Message
 
 SCHEMA_ROOT = "https://gateway.example.org/schema/"
-OBSERVATIONS_MAX = 500  # of one obs document (schema)
-FLAGS = frozenset(
-    {"N", "L", "LL", "H", "HH", "A", "QUES", "CAL", "TEST", "DEMO", "VAL", "EARLY", "ALACT", "ALINH", ">", "<"}
-)
 
 _NAMESPACE = UUID("8a1f6c0e-5b0d-5d0b-9a3e-4e1f6a2c7d55")  # ours, drawn once, never to change
 _TEXT_MAX = 60  # of a part of a location (schema)
@@ -53,6 +43,11 @@ class Document:
     id: str
     schema: str
     body: bytes
+
+    @property
+    def kind(self) -> str:
+        """Return the last level of its topic: `obs`."""
+        return self.schema.partition("/")[0]
 
 
 def rfc3339(at: datetime) -> str:
@@ -79,48 +74,26 @@ def status(
     told: dict[str, Json] = {"state": state}
     if state != "lost":
         told |= {"version": version or "", "started_at": rfc3339(started_at or envelope.sent_at), "devices": devices}
-    return _document("status", envelope, _id_of("status", envelope, state), told)
+    return document("status", envelope, _id_of("status", envelope, state), told)
 
 
 def birth(envelope: Envelope, known: Birth) -> Document:
     """Return what a consumer must know to read the Device's observations."""
     names = {name: getattr(known.identity, name) for name in ("manufacturer", "model", "serial", "software")}
-    device = {"eui64": known.origin.device_id, **_given(names)}
+    device = {"eui64": known.origin.device_id, **given(names)}
     rows: list[Json] = [{"sub": row.sub, "mdc": row.code, "refid": row.refid} for row in known.levels]
     told: dict[str, Json] = {
         "device": device,
         "containment": rows,
         "metrics": [_metric(item) for item in known.metrics],
     }
-    return _document("birth", envelope, _id_of("birth", envelope, known.origin.device_id), told)
+    return document("birth", envelope, _id_of("birth", envelope, known.origin.device_id), told)
 
 
 def context(envelope: Envelope, origin: Origin, since: datetime) -> Document:
     """Return where the Device stands; nobody is associated with it."""
-    told: dict[str, Json] = {"location": _location(origin), "patient": None, "since": rfc3339(since)}
-    return _document("context", envelope, _id_of("context", envelope, origin.device_id), told)
-
-
-def obs(
-    envelope: Envelope, message: Message, origin: Origin, *, historical: bool, synced: bool | None = None
-) -> Document:
-    """Return one snapshot of values; `synced` tells whether the gateway's clock is, None leaves the clock out.
-
-    Raises ContentError when the Message holds no Result, none that can be written, or more than OBSERVATIONS_MAX.
-    """
-    if message.result is None:
-        raise ContentError(f"message {message.id}: no Result to render")
-    seen = _observations(message.result)
-    if not 1 <= len(seen) <= OBSERVATIONS_MAX:
-        raise ContentError(f"message {message.id}: {len(seen)} observations, expected 1 to {OBSERVATIONS_MAX}")
-    effective = message.result.observed_at or message.received_at
-    told: dict[str, Json] = {"historical": historical, "observed_at": rfc3339(effective)}
-    if synced is not None:
-        told["clock"] = {"synced": synced}
-    if origin.bed:
-        told["location"] = _location(origin)
-    told |= {"patient": None, "observations": seen}
-    return _document("obs", envelope, _obs_id(origin, effective, seen), told)
+    told: dict[str, Json] = {"location": location(origin), "patient": None, "since": rfc3339(since)}
+    return document("context", envelope, _id_of("context", envelope, origin.device_id), told)
 
 
 def hl7_id(message: Message) -> str:
@@ -129,7 +102,8 @@ def hl7_id(message: Message) -> str:
     return str(uuid5(_NAMESPACE, f"hl7/{message.source}/{content}"))
 
 
-def _document(kind: str, envelope: Envelope, document_id: str, told: Mapping[str, Json]) -> Document:
+def document(kind: str, envelope: Envelope, document_id: str, told: Mapping[str, Json]) -> Document:
+    """Return a document of a kind (`obs`): the envelope's members, then what is told."""
     head: dict[str, Json] = {
         "schema": f"{SCHEMA_ROOT}{kind}/1",
         "id": document_id,
@@ -141,62 +115,35 @@ def _document(kind: str, envelope: Envelope, document_id: str, told: Mapping[str
     return Document(id=document_id, schema=f"{kind}/1", body=write_json({**head, **told}))
 
 
+def content_id(kind: str, origin: Origin, effective: datetime, content: Json) -> str:
+    """Return the UUIDv5 of what a Device showed at an instant: the same content has the same id for ever."""
+    digest = hashlib.sha256(write_json(content)).hexdigest()
+    return str(uuid5(_NAMESPACE, f"{kind}/{origin.device_id}/{effective.astimezone(UTC).isoformat()}/{digest}"))
+
+
 def _id_of(kind: str, envelope: Envelope, about: str) -> str:
     place = f"{kind}/{envelope.gateway}/{envelope.session}/{envelope.seq}/{about}"
     return str(uuid5(_NAMESPACE, f"{place}/{envelope.sent_at.isoformat()}"))
 
 
-def _obs_id(origin: Origin, effective: datetime, seen: Sequence[Json]) -> str:
-    content = hashlib.sha256(write_json(seen)).hexdigest()
-    return str(uuid5(_NAMESPACE, f"obs/{origin.device_id}/{effective.astimezone(UTC).isoformat()}/{content}"))
-
-
-def _given(values: Mapping[str, Json]) -> dict[str, Json]:
+def given(values: Mapping[str, Json]) -> dict[str, Json]:
+    """Return what is not None."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _location(origin: Origin) -> Json:
+def location(origin: Origin) -> Json:
+    """Return where a Device stands, its parts cut to what the schema takes."""
     return {name: part[:_TEXT_MAX] for name, part in origin.place().items()}
 
 
 def _metric(item: Metric) -> Json:
     told: dict[str, Json] = {"key": item.key, "sub": item.sub}
-    told |= _given({"mdc": item.code, "refid": item.refid})
-    told |= {"kind": item.kind, **_given({"unit": item.unit, "limits": _limits(item.low, item.high)})}
+    told |= given({"mdc": item.code, "refid": item.refid})
+    told |= {"kind": item.kind, **given({"unit": item.unit, "period_s": item.period_s})}
+    told |= given({"limits": limits(item.low, item.high)})
     return told
 
 
-def _limits(low: Decimal | None, high: Decimal | None) -> Json:
-    return _given({"low": low, "high": high}) or None
-
-
-def _observations(result: Result) -> list[Json]:
-    return [_observation(seen) for seen in result.observations] + [_attribute(item) for item in attributes(result)]
-
-
-def _observation(seen: Observation) -> Json:
-    told: dict[str, Json] = {"key": seen.key, "sub": seen.sub}
-    told |= _given({"mdc": seen.code, "refid": seen.refid, "loinc": seen.loinc})
-    if seen.absent is not None:
-        told["absent"] = seen.absent.value
-    else:
-        told["value"] = seen.value
-        told |= _given({"unit": seen.unit, "unit_mdc": seen.unit_code if seen.unit else None})
-    if seen.observed_at is not None:
-        told["observed_at"] = rfc3339(seen.observed_at)
-    told["method"] = seen.method.value
-    if seen.episodic:
-        told["episodic"] = True
-    if flags := [flag for flag in dict.fromkeys(seen.flags) if flag in FLAGS]:
-        told["flags"] = flags
-    return told | _given({"limits": _limits(seen.low, seen.high)})
-
-
-def _attribute(item: Attribute) -> Json:
-    told: dict[str, Json] = {"key": item.key, "sub": item.sub, "mdc": item.code, "refid": item.refid}
-    if isinstance(item.content, Condition):
-        found = item.content
-        told["value"] = {"code": found.code, "text": found.text, "technical": found.technical}
-    else:
-        told["value"] = item.content
-    return told
+def limits(low: Decimal | None, high: Decimal | None) -> Json:
+    """Return alarm limits as an object, None where there are none."""
+    return given({"low": low, "high": high}) or None

@@ -4,8 +4,9 @@
                                                                 open --close--> status offline, DISCONNECT
                                                                 open --loss, silence--> closed (last will: lost)
 
-Topics: `<root>/1/<site>/<gateway>/status` and, below the gateway, `<device>/birth`, `context`, `obs` and
-`<source>/hl7`. `status`, `birth` and `context` are retained; `obs` and `hl7` are not. What a PUBACK means:
+Topics: `<root>/1/<site>/<gateway>/status` and, below the gateway, `<device>/birth`, `context`, `obs`, `event`, `wave`
+and `<source>/hl7`. `status`, `birth` and `context` are retained, the others are not. All go out at QoS 1, waves too: a
+Parcel is delivered when all that it became is acknowledged. What a PUBACK means:
 
     below 0x80        delivered; 0x10 (nobody subscribes) too, told once a session
     0x87              we may not write there: TemporaryError, because no message will fare better
@@ -41,13 +42,14 @@ from gateway.errors import ConfigError, ContentError, LinkError, TemporaryError
 from gateway.formats import events
 from gateway.formats.births import Birth, learn
 from gateway.formats.events import Document, Envelope
-from gateway.formats.origin import Origins, gateway_level, topic_level
+from gateway.formats.origin import Origin, Origins, gateway_level, topic_level
+from gateway.formats.result_documents import result_documents
 from gateway.model import Kind, Message, Parcel, Receipt, Verdict
 from gateway.net.tls import client_context
 from gateway.secrets import resolve_secret
 from gateway.senders.mqtt_link import Dial, MqttLink, Publication
 
-EXPIRY_S = 7 * 86_400  # of obs and hl7, in the broker
+EXPIRY_S = 7 * 86_400  # of obs, event and hl7, in the broker
 HISTORICAL_S = 30.0  # older than this when it leaves: a live display must not show it as news
 BATCH_MAX = 256
 NOT_AUTHORISED_PAUSE_S = 30.0
@@ -65,11 +67,11 @@ _log = logging.getLogger("gateway.senders")
 
 @dataclass(frozen=True, slots=True)
 class _Published:
-    """A Parcel on its way: the broker's word is to come."""
+    """A Parcel on its way, in one publication or several: the broker's word on each is to come."""
 
     delivery_id: int
-    size: int
-    acknowledged: "asyncio.Future[int | None]"
+    size: int  # of the largest
+    acknowledged: tuple["asyncio.Future[int | None]", ...]
 
 
 class MqttSender:
@@ -243,24 +245,28 @@ class MqttSender:
     async def _publish(self, link: MqttLink, parcel: Parcel) -> _Published | Receipt:
         number = parcel.delivery.id
         try:
-            publication = await self._publication(link, parcel)
+            publications = await self._publications(link, parcel)
         except ContentError as error:
             return Receipt(delivery_id=number, verdict=Verdict.REFUSED, reason=str(error))
-        size = len(publication.topic) + len(publication.body) + PACKET_OVERHEAD
+        size = max(len(item.topic) + len(item.body) for item in publications) + PACKET_OVERHEAD
         limits = [limit for limit in (link.packet_bytes_max, self._size_max) if limit is not None]
         if limits and size > min(limits):
             reason = f"{size} bytes, the broker takes {min(limits)}"
             return Receipt(delivery_id=number, verdict=Verdict.REFUSED, reason=reason)
-        await self._room(link)
-        return _Published(number, size, link.publish(publication))
+        acknowledged = []
+        for publication in publications:
+            await self._room(link)
+            acknowledged.append(link.publish(publication))
+        return _Published(number, size, tuple(acknowledged))
 
-    async def _publication(self, link: MqttLink, parcel: Parcel) -> Publication:
+    async def _publications(self, link: MqttLink, parcel: Parcel) -> tuple[Publication, ...]:
+        """Return what a Parcel becomes, at least one. Raises ContentError."""
         message = parcel.message
         match message.kind:
             case Kind.OBSERVATIONS:
                 return await self._observations(link, parcel)
             case Kind.HL7 if message.raw is not None:
-                return Publication(
+                hl7 = Publication(
                     topic=f"{self._root}/{topic_level(message.source)}/hl7",
                     body=message.raw,
                     content_type="application/hl7-v2",
@@ -268,38 +274,43 @@ class MqttSender:
                     expiry_s=EXPIRY_S,
                     user=self._user(events.hl7_id(message), "hl7-v2"),
                 )
+                return (hl7,)
             case _:
                 raise ContentError(f"a {message.kind.value} message cannot go over MQTT")
 
-    async def _observations(self, link: MqttLink, parcel: Parcel) -> Publication:
+    async def _observations(self, link: MqttLink, parcel: Parcel) -> tuple[Publication, ...]:
         message, now = parcel.message, self._clock.now()
         if message.result is None:
             raise ContentError(f"message {message.id}: no Result to render")
         origin = self._origins(message)
         envelope = Envelope(gateway=self._gateway, session=self._session, seq=parcel.delivery.ordinal, sent_at=now)
-        historical = _is_historical(message, now)
-        told = events.obs(envelope, message, origin, historical=historical, synced=self._clock_synced())
+        historical, synced = _is_historical(message, now), self._clock_synced()
+        documents = result_documents(envelope, message, origin, historical=historical, synced=synced)
         known = learn(self._births.get(message.source), origin, message.result)
         if known != self._births.get(message.source):
             await self._announce_device(link, known)
             self._births[message.source] = known
+        return tuple(self._reading(origin, told) for told in documents)
+
+    def _reading(self, origin: Origin, told: Document) -> Publication:
         return Publication(
-            topic=f"{self._root}/{origin.device_id}/obs",
+            topic=f"{self._root}/{origin.device_id}/{told.kind}",
             body=told.body,
             content_type="application/json",
-            expiry_s=EXPIRY_S,
+            expiry_s=None if told.kind == "wave" else EXPIRY_S,
             user=self._user(told.id, told.schema),
         )
 
     async def _settle(self, link: MqttLink, item: _Published | Receipt) -> Receipt:
         if isinstance(item, Receipt):
             return item
-        reason = await self._acknowledged(link, item.acknowledged)
-        _raise_if_not_now(reason)
-        if reason == _NO_SUBSCRIBER and not self._told_no_subscriber:
+        reasons = [await self._acknowledged(link, one) for one in item.acknowledged]
+        for reason in reasons:
+            _raise_if_not_now(reason)
+        if _NO_SUBSCRIBER in reasons and not self._told_no_subscriber:
             self._told_no_subscriber = True
             _log.warning("mqtt.no_subscriber destination=%s", self._settings.name)
-        return _receipt(item.delivery_id, reason)
+        return _receipt(item.delivery_id, reasons)
 
     async def _acknowledged(self, link: MqttLink, acknowledged: "asyncio.Future[int | None]") -> int:
         limit_s = self._settings.ack_timeout_s
@@ -348,9 +359,12 @@ def _raise_if_not_now(reason: int) -> None:
         raise TemporaryError("PUBACK 0x97: quota exceeded", retry_after_s=QUOTA_PAUSE_S)
 
 
-def _receipt(number: int, reason: int) -> Receipt:
-    word = bytes([reason])
-    if reason < _FAILURE:
-        return Receipt(delivery_id=number, verdict=Verdict.DELIVERED, acknowledgement=word)
-    verdict = Verdict.REFUSED if reason in _REFUSED else Verdict.RETRY_CONTENT
-    return Receipt(delivery_id=number, verdict=verdict, reason=f"PUBACK 0x{reason:02X}", acknowledgement=word)
+def _receipt(number: int, reasons: Sequence[int]) -> Receipt:
+    """Return the verdict on a Parcel of which each publication has its reason: the worst of them counts."""
+    words = bytes(reasons)
+    failures = [reason for reason in reasons if reason >= _FAILURE]
+    if not failures:
+        return Receipt(delivery_id=number, verdict=Verdict.DELIVERED, acknowledgement=words)
+    worst = next((reason for reason in failures if reason in _REFUSED), failures[0])
+    verdict = Verdict.REFUSED if worst in _REFUSED else Verdict.RETRY_CONTENT
+    return Receipt(delivery_id=number, verdict=verdict, reason=f"PUBACK 0x{worst:02X}", acknowledgement=words)

@@ -18,7 +18,10 @@ from gateway.model import (
     Method,
     Observation,
     Parcel,
+    Phase,
+    Priority,
     Result,
+    Wave,
 )
 
 RECEIVED_AT = datetime(2026, 1, 15, 9, 30, 31, 250_999, tzinfo=UTC)
@@ -126,6 +129,35 @@ _FLAGS = st.lists(st.sampled_from(["QUES", "CAL", "H", "L", "ALACT", "DEMO", "VA
 )
 
 
+_CONDITIONS = st.builds(
+    Condition,
+    code=_TEXTS,
+    text=_TEXTS,
+    technical=st.booleans(),
+    priority=st.none() | st.sampled_from(Priority),
+    phase=st.none() | st.sampled_from(Phase),
+    sub=st.none() | _SUBS,
+    mdc=st.none() | st.integers(65536, 2**25),
+    low=st.none() | _NUMBERS,
+    high=st.none() | _NUMBERS,
+    silenced=st.booleans(),
+)
+_WAVES = st.builds(
+    Wave,
+    key=_WORDS,
+    sub=_SUBS,
+    samples=st.lists(st.none() | st.integers(-(2**15), 2**15), max_size=9).map(tuple),
+    period_s=st.decimals("0.0001", "10", places=4),
+    factor=_NUMBERS,
+    offset=_NUMBERS,
+    code=st.none() | st.integers(65536, 2**25),
+    refid=st.none() | _REFIDS,
+    unit=st.none() | _TEXTS,
+    gap=st.booleans(),
+    started_at=st.none() | _INSTANTS,
+)
+
+
 @st.composite
 def observations(draw: st.DrawFn) -> Observation:
     absent = draw(st.none() | st.sampled_from(Absent))
@@ -167,9 +199,8 @@ def results() -> st.SearchStrategy[Result]:
             max_size=3,
             unique_by=lambda row: row.sub,
         ).map(tuple),
-        conditions=st.lists(st.builds(Condition, code=_TEXTS, text=_TEXTS, technical=st.booleans()), max_size=2).map(
-            tuple
-        ),
+        conditions=st.lists(_CONDITIONS, max_size=2).map(tuple),
+        waves=st.lists(_WAVES, max_size=2).map(tuple),
         observed_at=st.none() | _INSTANTS,
         device_time=st.none() | _TEXTS,
     )

@@ -14,7 +14,8 @@ from gateway.formats import events
 from gateway.formats.births import learn
 from gateway.formats.events import Document, Envelope, session_of
 from gateway.formats.origin import Origin
-from gateway.model import Condition, Message, Observation, Result
+from gateway.formats.result_documents import OBSERVATIONS_MAX, SAMPLES_MAX, result_documents
+from gateway.model import Condition, Episode, Message, Observation, Phase, Priority, Result, Turn, Wave
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, RECEIVED_AT, message_of, results
 
 ENVELOPE = Envelope(gateway="Ward_3a", session=session_of(RECEIVED_AT), seq=5, sent_at=RECEIVED_AT)
@@ -28,8 +29,13 @@ def checked(document: Document) -> Any:
     return json.loads(document.body, parse_float=Decimal, parse_int=Decimal)
 
 
+def documents_of(message: Message, envelope: Envelope = ENVELOPE, origin: Origin = ORIGIN) -> tuple[Document, ...]:
+    return result_documents(envelope, message, origin, historical=False)
+
+
 def obs_of(message: Message, envelope: Envelope = ENVELOPE, origin: Origin = ORIGIN) -> Document:
-    return events.obs(envelope, message, origin, historical=False)
+    (obs,) = documents_of(message, envelope, origin)
+    return obs
 
 
 def one(value: Decimal | str) -> Result:
@@ -37,7 +43,7 @@ def one(value: Decimal | str) -> Result:
 
 
 def test_a_result_becomes_an_obs_of_the_schema() -> None:
-    told = checked(events.obs(ENVELOPE, message_of(OXIMETER), ORIGIN, historical=True, synced=True))
+    told = checked(result_documents(ENVELOPE, message_of(OXIMETER), ORIGIN, historical=True, synced=True)[0])
 
     assert told["historical"] is True
     assert told["gateway"] == "ward-3a"
@@ -93,9 +99,9 @@ def test_other_readings_have_other_ids() -> None:
 
 
 def test_what_the_schema_cannot_hold_is_refused() -> None:
-    many = tuple(Observation(key="spo2", sub=f"1.0.0.{n}", value=Decimal(n)) for n in range(1, 502))
+    wave = Wave(key="pleth_wave", sub="1.0.0.7", samples=(1,), period_s=Decimal(0))
 
-    for result in (Result(observations=many), Result(observations=()), one(Decimal("NaN")), None):
+    for result in (Result(observations=()), one(Decimal("NaN")), Result(observations=(), waves=(wave,)), None):
         with pytest.raises(ContentError):
             obs_of(message_of(result))
 
@@ -106,12 +112,143 @@ def test_conditions_alone_are_news_enough() -> None:
     assert told["observations"][0]["sub"] == "1.0.0.4"
 
 
+def test_more_observations_than_a_document_takes_are_several() -> None:
+    many = tuple(Observation(key="spo2", sub=f"1.0.0.{n}", value=Decimal(n)) for n in range(1, 1202))
+
+    told = [checked(document) for document in documents_of(message_of(Result(observations=many)))]
+
+    assert [len(document["observations"]) for document in told] == [OBSERVATIONS_MAX, OBSERVATIONS_MAX, 201]
+    assert len({document["id"] for document in told}) == 3
+    assert [seen["value"] for document in told for seen in document["observations"]] == list(range(1, 1202))
+
+
+SPO2 = Observation(key="spo2", sub="1.3.1.1", value=Decimal(87), code=150456, refid="MDC_PULS_OXIM_SAT_O2", unit="%")
+LOW_SPO2 = Condition(
+    code="SPO2 LOW",
+    text="SpO2 low",
+    technical=False,
+    priority=Priority.HIGH,
+    phase=Phase.START,
+    sub="1.3.1.1",
+    mdc=196670,
+    low=Decimal(90),
+    high=Decimal(100),
+    episode=Episode(instance="A7F0-000193", update=1, turn=Turn.START),
+)
+
+
+def test_an_alarm_is_an_event_of_its_own() -> None:
+    obs, event = documents_of(message_of(Result(observations=(SPO2,), conditions=(LOW_SPO2,))))
+
+    assert [obs.kind, event.kind] == ["obs", "event"]
+    assert [seen["key"] for seen in checked(obs)["observations"]] == ["spo2"]
+    assert checked(event)["event"] == {
+        "instance": "A7F0-000193",
+        "update": 1,
+        "mdc": 196670,
+        "refid": "MDC_EVT_LO",
+        "phase": "start",
+        "state": "active",
+        "priority": "high",
+        "type": "physiological",
+        "source": {"mdc": 150456, "refid": "MDC_PULS_OXIM_SAT_O2", "sub": "1.3.1.1"},
+        "value": 87,
+        "unit": "%",
+        "limit": 90,
+        "text": "SpO2 low (SPO2 LOW)",
+    }
+
+
+@pytest.mark.parametrize(
+    ("phase", "turn", "state"),
+    [
+        (None, "continue", "active"),
+        (Phase.START, "start", "active"),
+        (Phase.PRESENT, "continue", "active"),
+        (Phase.LATCHED, "update", "latched"),
+        (Phase.END, "end", "inactive"),
+    ],
+)
+def test_an_alarm_without_an_episode_says_what_the_device_said(phase: Phase | None, turn: str, state: str) -> None:
+    alarm = Condition(code="E1", text="pump", priority=Priority.ADVISORY, phase=phase, silenced=True)
+
+    (event,) = documents_of(message_of(Result(observations=(), conditions=(alarm,))))
+
+    told = checked(event)["event"]
+    assert (told["phase"], told["state"], told["priority"], told["type"]) == (turn, state, "none", "advisory")
+    assert told["silenced"] is True
+    assert told["instance"].startswith(ORIGIN.device_id)
+
+
+ECG = Wave(
+    key="ecg_wave_ii",
+    sub="1.1.2.1",
+    samples=(4, None, -70),
+    period_s=Decimal("0.004"),
+    factor=Decimal("2.44"),
+    code=131330,
+    refid="MDC_ECG_ELEC_POTL_II",
+    unit="uV",
+)
+
+
+def test_a_wave_is_a_document_of_its_own() -> None:
+    (document,) = documents_of(message_of(Result(observations=(), waves=(ECG,))))
+
+    told = checked(document)
+    assert told["wave"] == {
+        "mdc": 131330,
+        "refid": "MDC_ECG_ELEC_POTL_II",
+        "sub": "1.1.2.1",
+        "rate_hz": 250,
+        "unit": "uV",
+        "factor": Decimal("2.44"),
+        "offset": 0,
+        "samples": [4, None, -70],
+    }
+    assert told["observed_at"] == "2026-01-15T09:30:31.250Z"
+
+
+def test_a_vendors_wave_and_a_gap_are_told() -> None:
+    ours = replace(ECG, key="x_acme_3", code=None, refid=None, unit=None, gap=True, started_at=RECEIVED_AT)
+
+    (document,) = documents_of(message_of(Result(observations=(), waves=(ours,))))
+
+    told = checked(document)["wave"]
+    assert (told["key"], told["gap"], told["unit"]) == ("x_acme_3", True, "{unknown}")
+
+
+def test_a_long_wave_is_several_documents_that_follow_each_other() -> None:
+    long = replace(ECG, samples=tuple(range(SAMPLES_MAX + 500)), gap=True)
+
+    first, second = (checked(one) for one in documents_of(message_of(Result(observations=(), waves=(long,)))))
+
+    assert first["wave"]["samples"] + second["wave"]["samples"] == list(long.samples)
+    assert (first["observed_at"], second["observed_at"]) == ("2026-01-15T09:30:31.250Z", "2026-01-15T09:31:11.250Z")
+    assert "gap" not in second["wave"]
+
+
+def test_a_wave_stands_in_the_birth_with_its_period() -> None:
+    told = checked(events.birth(ENVELOPE, learn(None, ORIGIN, Result(observations=(), waves=(ECG,)))))
+
+    (metric,) = told["metrics"]
+    assert (metric["key"], metric["kind"], metric["period_s"]) == ("ecg_wave_ii", "wave", Decimal("0.004"))
+    assert told["containment"][0]["sub"] == "1.0.0.0"
+
+
 @settings(max_examples=60)
 @given(results())
-def test_every_obs_and_birth_is_valid_and_keeps_its_values(result: Result) -> None:
-    told = checked(obs_of(message_of(result)))
+def test_every_document_and_birth_is_valid_and_keeps_its_values(result: Result) -> None:
+    documents = [checked(document) for document in documents_of(message_of(result))]
     checked(events.birth(ENVELOPE, learn(None, ORIGIN, result)))
 
+    told = documents[0]
+    assert [one["wave"]["samples"] for one in documents if "wave" in one] == [
+        list(wave.samples) for wave in result.waves if wave.samples
+    ]
+    assert len([one for one in documents if "event" in one]) == len(
+        [alarm for alarm in result.conditions if alarm.priority]
+    )
     for seen, written in zip(result.observations, told["observations"], strict=False):
         assert written.get("value") == seen.value
         assert written.get("absent") == (seen.absent.value if seen.absent else None)
