@@ -117,12 +117,19 @@ class MllpSource:
     quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
+DicomService = Literal["echo", "storage", "worklist", "mpps", "commitment", "query"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DicomPeer:
-    """One Modality that may call: its AE title, and the host it must come from where that is given."""
+    """One Modality that may call: its AE title, and the host it must come from where that is given.
+
+    With a `port` (and host) it is called back there: commitment reports whose association has ended, C-MOVE.
+    """
 
     ae_title: str = field(metadata=AE_TITLE)
     host: str | None = field(default=None, metadata=HOST)
+    port: int | None = field(default=None, metadata=PORT)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +142,10 @@ class DicomSource:
     ae_title: str = field(default="GATEWAY", metadata=AE_TITLE)
     require_called_ae_title: bool = False
     peers: tuple[DicomPeer, ...] = ()
-    services: tuple[Literal["echo", "storage"], ...] = ("echo", "storage")
+    services: tuple[DicomService, ...] = ("echo", "storage")
+    commitment: Literal["held", "archive"] = "held"
+    commitment_timeout_hours: float = field(default=24.0, metadata=POSITIVE)
+    study_stable_s: float = field(default=60.0, metadata=POSITIVE)
     tls: ServerTls | None = None
     allow: tuple[Network, ...] = ()
     associations_max: int = field(default=32, metadata=AT_LEAST_ONE)
@@ -186,6 +196,8 @@ class MllpDestination:
     host: str = field(metadata=HOST)
     port: int = field(metadata=PORT)
     format: Literal["pcd-01"] = "pcd-01"
+    waves: bool = False
+    order_status: Literal["orm-o01", "omi-o23"] | None = None
     tls: ClientTls | None = None
     connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
     ack_timeout_s: float = field(default=15.0, metadata=POSITIVE)
@@ -231,6 +243,7 @@ class DicomDestination:
     ae_title: str = field(metadata=AE_TITLE)
     calling_ae_title: str = field(default="GATEWAY", metadata=AE_TITLE)
     tls: ClientTls | None = None
+    mpps: bool = False
     parallel: int = field(default=1, metadata=LANES)
     connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
     response_timeout_s: float = field(default=60.0, metadata=POSITIVE)
@@ -251,12 +264,14 @@ Destination = MllpDestination | MqttDestination | DicomDestination
 class Route:
     """`[[route]]`: Messages of the Sources that match `from` and fulfil `when` are owed to the Destinations `to`.
 
-    `from` is a keyword of Python, so the field is `sources` and the key of the file is `from`.
+    `from` is a keyword of Python, so the field is `sources` and the key of the file is `from`. With
+    `after = "study-complete"` Instances are owed when their study is complete, not as they come.
     """
 
     sources: tuple[str, ...] = field(metadata={"key": "from", "items_min": 1})
     to: tuple[str, ...] = field(metadata={"items_min": 1})
     when: str | None = None
+    after: Literal["study-complete"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -272,16 +287,33 @@ class Config:
     routes: tuple[Route, ...] = field(default=(), metadata={"key": "route"})
 
 
-def kinds_of(source_type: str) -> frozenset[Kind]:
-    """Return what the Sources of a type bring; what they bring unreadable is owed to nobody."""
-    return _BROUGHT.get(source_type, frozenset())
+def kinds_of(source_type: str, *, steps: bool = False) -> frozenset[Kind]:
+    """Return what the Sources of a type bring; what they bring unreadable is owed to nobody.
+
+    `steps` tells that the Source offers MPPS.
+    """
+    return _BROUGHT.get(source_type, frozenset()) | (_STEPS if steps else frozenset())
 
 
-def carried_by(destination_type: str) -> frozenset[Kind]:
-    """Return what the Destinations of a type can carry."""
-    return _CARRIED.get(destination_type, frozenset())
+def carried_by(destination_type: str, *, steps: bool = False) -> frozenset[Kind]:
+    """Return what the Destinations of a type can carry; `steps` tells that this one was asked to take MPPS."""
+    return _CARRIED.get(destination_type, frozenset()) | (_STEPS if steps else frozenset())
 
 
+def takes_steps(destination: Destination) -> bool:
+    """Return whether a Destination takes procedure steps: as MPPS, or as an HL7 order status.
+
+    It is asked for by name, because an archive or an EMR that does not know them would refuse each one.
+    """
+    match destination:
+        case DicomDestination():
+            return destination.mpps
+        case MllpDestination():
+            return destination.order_status is not None
+    return False
+
+
+_STEPS = frozenset({Kind.MPPS})
 _BROUGHT = {
     "mllp": frozenset({Kind.HL7}),
     "dicom": frozenset({Kind.DICOM}),

@@ -15,6 +15,7 @@ class Kind(Enum):
     HL7 = "hl7"  # one HL7 v2 message, bytes as received
     OBSERVATIONS = "observations"  # one Result of a Device, beside the raw bytes it came from
     DICOM = "dicom"  # one Instance; its bytes lie in the Spool
+    MPPS = "mpps"  # one N-CREATE or N-SET of a procedure step: its data set, bytes as received
     UNREADABLE = "unreadable"  # bytes we could not read, kept for a person
 
 

@@ -2,9 +2,12 @@
 
 The answer is worked out when the Router is made, per Source and kind, and looked up for each Message. Only where a
 `when` could change the answer is anything asked of the Message. A Destination is owed what its type can carry,
-whether it is enabled or not: the data waits.
+whether it is enabled or not: the data waits. Waves alone are owed to nobody who takes no waves.
 
 A rule that fails while it is evaluated is taken as true: too much is delivered rather than too little.
+
+What a route with `after = "study-complete"` owes of Instances is worked out when their study is complete, by
+`owed_when_complete`; anything else that comes by it is owed at once.
 """
 
 from collections.abc import Sequence
@@ -13,11 +16,21 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from functools import cached_property
 
-from gateway.config import Destination, DeviceSource, MllpSource, Route, Source, carried_by
+from gateway.config import (
+    Destination,
+    DeviceSource,
+    MllpDestination,
+    MllpSource,
+    Route,
+    Source,
+    carried_by,
+    takes_steps,
+)
 from gateway.expressions import Expression, Value, compile_expression, needed_keywords
 from gateway.formats.hl7 import Hl7Text
 from gateway.formats.hl7_path import Hl7Path
-from gateway.model import Incoming, Kind, Observation
+from gateway.formats.pcd_waves import is_waves_alone
+from gateway.model import Incoming, Kind, Message, Observation
 
 ENCODING = "utf-8"  # of HL7 without MSH-18, where the Source names no other
 
@@ -31,6 +44,8 @@ class Owed:
 
 
 NOTHING = Owed()
+
+_Covering = tuple[int, frozenset[str], Expression | None]  # a route's number, its Destinations, its `when`
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +72,11 @@ class Router:
         """Compile the routes; raises ExpressionError for a `when` at fault, which the configuration's check reports."""
         self._routes = tuple(routes)
         self._whens = tuple(compile_expression(route.when) if route.when is not None else None for route in routes)
-        self._carried = {destination.name: carried_by(destination.type) for destination in destinations}
+        self._carried = {each.name: carried_by(each.type, steps=takes_steps(each)) for each in destinations}
+        self._waveless = frozenset(to.name for to in destinations if isinstance(to, MllpDestination) and not to.waves)
         self._sources = {source.name: source for source in sources}
         self._plans = {name: self._plans_of(name) for name in self._sources}
+        self._late = {name: self._late_plan_of(name) for name in self._sources}
 
     def owed(self, incoming: Incoming) -> Owed:
         """Return the Destinations that this Message is owed to, without repeats; none if it is quarantined."""
@@ -71,14 +88,24 @@ class Router:
         plan = plans.get(incoming.kind)
         if plan is None:
             return NOTHING
-        return self._decide(plan, incoming) if plan.rules else plan.always
+        owed = self._decide(plan, incoming) if plan.rules else plan.always
+        if incoming.result is not None and incoming.result.waves and is_waves_alone(incoming.result):
+            return Owed(tuple(name for name in owed.destinations if name not in self._waveless), owed.failed_rules)
+        return owed
+
+    def owed_when_complete(self, message: Incoming | Message) -> Owed:
+        """Return the Destinations that an Instance is owed to once its study is complete (`after`)."""
+        if message.quarantined is not None or message.kind is not Kind.DICOM:
+            return NOTHING
+        plan = self._late.get(message.source) or self._late_plan_of(message.source)
+        return self._decide(plan, message) if plan.rules else plan.always
 
     def keywords(self, source: str) -> frozenset[str]:
         """Return the DICOM keywords that the routes of a Source ask for: what intake must read into `headers`."""
         whens = (when for route, when in zip(self._routes, self._whens, strict=True) if _covers(route, source))
         return needed_keywords(when for when in whens if when is not None)
 
-    def _decide(self, plan: _Plan, incoming: Incoming) -> Owed:
+    def _decide(self, plan: _Plan, incoming: Incoming | Message) -> Owed:
         subject = _Subject(incoming, self._sources.get(incoming.source))
         names = set(plan.always.destinations)
         failed = []
@@ -94,14 +121,24 @@ class Router:
         return Owed(self._in_order(names), tuple(failed))
 
     def _plans_of(self, source: str) -> dict[Kind, _Plan]:
-        covering = [
+        at_once, late = self._covering(source, late=False), self._covering(source, late=True)
+        return {
+            kind: self._plan(at_once if kind is Kind.DICOM else sorted(at_once + late, key=_number_of), kind)
+            for kind in Kind
+            if kind is not Kind.UNREADABLE
+        }
+
+    def _late_plan_of(self, source: str) -> _Plan:
+        return self._plan(self._covering(source, late=True), Kind.DICOM)
+
+    def _covering(self, source: str, *, late: bool) -> list[_Covering]:
+        return [
             (number, frozenset(route.to), when)
             for number, (route, when) in enumerate(zip(self._routes, self._whens, strict=True))
-            if _covers(route, source)
+            if _covers(route, source) and (route.after is not None) == late
         ]
-        return {kind: self._plan(covering, kind) for kind in Kind if kind is not Kind.UNREADABLE}
 
-    def _plan(self, covering: list[tuple[int, frozenset[str], Expression | None]], kind: Kind) -> _Plan:
+    def _plan(self, covering: list[_Covering], kind: Kind) -> _Plan:
         carrying = {name for name, carried in self._carried.items() if kind in carried}
         always = {name for _, to, when in covering if when is None for name in to & carrying}
         rules = (_Rule(number, when, to & carrying - always) for number, to, when in covering if when is not None)
@@ -111,6 +148,10 @@ class Router:
         return tuple(name for name in self._carried if name in names)
 
 
+def _number_of(covering: _Covering) -> int:
+    return covering[0]
+
+
 def _covers(route: Route, source: str) -> bool:
     return any(fnmatchcase(source, pattern) for pattern in route.sources)
 
@@ -118,7 +159,7 @@ def _covers(route: Route, source: str) -> bool:
 class _Subject:
     """A Message as expressions ask it; HL7 is read on the first question and once."""
 
-    def __init__(self, incoming: Incoming, source: Source | None) -> None:
+    def __init__(self, incoming: Incoming | Message, source: Source | None) -> None:
         self._incoming = incoming
         self._source = source
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from gateway.config import carried_by, kinds_of
+from gateway.config import DicomSource, carried_by, kinds_of
 from gateway.configfile.checks import Finding, Stanza, Tables, stanzas
 from gateway.expressions import ExpressionError, compile_expression
 from gateway.model import Kind
@@ -20,6 +20,7 @@ def route_findings(tables: Tables) -> Iterator[Finding]:
         froms, tos = _sources_of(route, sources), _destinations_of(route, destinations)
         yield from _kind_findings(route, froms, tos)
         yield from _when_findings(route, _kinds(froms), _carried(tos))
+        yield from _after_findings(route, _kinds(froms))
     if len(sources) == len(destinations) == 1 and "route" not in tables:
         yield from _implicit_findings(sources[0], destinations[0])
     else:
@@ -53,7 +54,7 @@ def _kind_findings(route: Stanza, sources: Sequence[Stanza], destinations: Seque
         yield route.fault("to", _nothing_passes(kinds, carried))
         return
     for stanza in destinations:
-        taken = carried_by(stanza.text("type") or "")
+        taken = _carried([stanza])
         if taken and not taken & kinds:
             name = stanza.text("name")
             yield route.fault(
@@ -69,6 +70,11 @@ def _when_findings(route: Stanza, kinds: frozenset[Kind], carried: frozenset[Kin
         compile_expression(text, kinds & carried or kinds)
     except ExpressionError as error:
         yield Finding(Fault((*route.path, "when"), str(error)), offset=error.position)
+
+
+def _after_findings(route: Stanza, kinds: frozenset[Kind]) -> Iterator[Finding]:
+    if route.table.get("after") is not None and kinds and Kind.DICOM not in kinds:
+        yield route.fault("after", f"only studies become complete, and {_words(kinds)} comes by this route")
 
 
 def _implicit_findings(source: Stanza, destination: Stanza) -> Iterator[Finding]:
@@ -111,11 +117,21 @@ def _texts(route: Stanza, key: str) -> list[str]:
 
 
 def _kinds(sources: Sequence[Stanza]) -> frozenset[Kind]:
-    return frozenset().union(*(kinds_of(stanza.text("type") or "") for stanza in sources))
+    return frozenset().union(*(kinds_of(each.text("type") or "", steps="mpps" in _services(each)) for each in sources))
+
+
+def _services(source: Stanza) -> Sequence[str]:
+    if source.text("type") != "dicom":
+        return ()
+    return _texts(source, "services") if "services" in source.table else DicomSource.services
 
 
 def _carried(destinations: Sequence[Stanza]) -> frozenset[Kind]:
-    return frozenset().union(*(carried_by(stanza.text("type") or "") for stanza in destinations))
+    return frozenset().union(*(carried_by(each.text("type") or "", steps=_takes_steps(each)) for each in destinations))
+
+
+def _takes_steps(destination: Stanza) -> bool:
+    return destination.table.get("mpps") is True or "order_status" in destination.table
 
 
 def _nothing_passes(kinds: frozenset[Kind], carried: frozenset[Kind]) -> str:

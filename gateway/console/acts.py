@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 
-from gateway.config import Config, carried_by
+from gateway.config import Config, carried_by, takes_steps
 from gateway.errors import StoreError
 from gateway.store.reading import destinations_of, message_kind, parked_ids
 from gateway.store.store import CALL_TIMEOUT_S, Store
@@ -125,7 +125,7 @@ def _resend(act: Resend, store: Store, config: Config, now: Callable[[], datetim
     kind = message_kind(store.readers.connection, act.message)
     if kind is None:
         raise StoreError(f"there is no message {act.message}")
-    if kind not in carried_by(destination.type):
+    if kind not in carried_by(destination.type, steps=takes_steps(destination)):
         raise StoreError(f"message {act.message} is {kind.value}, which {act.to} ({destination.type}) cannot carry")
     return _wait(store.call(lambda c: store.acts.resend(c, act.message, act.to, act.who, now())))
 

@@ -2,7 +2,7 @@
 
 source, kind, peer           of every Message
 MSH-9.1, PID-3(2).1          HL7 messages
-Modality, SeriesDescription  DICOM Instances: any keyword of the data dictionary (PS3.6) that holds text or numbers
+Modality, SeriesDescription  DICOM Instances and procedure steps: any keyword (PS3.6) that holds text or numbers
 bed, patient_id, device.…    Observations: whose they are
 spo2, spo2.unit              Observations: the value by its key in the terminology table, and what is said of it
 """
@@ -85,7 +85,7 @@ def _header(keyword: str, rest: list[str], position: int, kinds: Collection[Kind
     representation = _representation(keyword)
     if representation is None:
         raise ExpressionError(position, f"unknown name {keyword!r}{_nearest(keyword)}")
-    _require(Kind.DICOM, keyword, position, kinds)
+    _require(Kind.DICOM, keyword, position, kinds if Kind.MPPS not in kinds else {*kinds, Kind.DICOM})
     parts = set(representation.split(" or "))
     if parts & _NO_TEXT:
         raise ExpressionError(position, f"{keyword!r} ({representation}) holds neither text nor numbers")

@@ -74,7 +74,8 @@ class Outcome:
     """The final response. `comment` is the Error Comment: at most 64 characters go out, none of them patient data.
 
     `data` is the response's data set (failed UIDs of a C-MOVE, the attributes of an N-CREATE). `offending` are the
-    tags that the status is about (0000,0901). `sop_instance_uid` is sent where the request left it open (N-CREATE).
+    tags that the status is about (0000,0901), `error_id` its detail (0000,0903). `sop_instance_uid` is sent where the
+    request left it open (N-CREATE).
     """
 
     status: int
@@ -82,6 +83,7 @@ class Outcome:
     data: bytes = b""
     sop_instance_uid: str | None = None
     offending: tuple[int, ...] = ()
+    error_id: int | None = None
     suboperations: Suboperations | None = None
 
 
