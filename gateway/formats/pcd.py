@@ -15,22 +15,36 @@ repeat is byte-identical. What is said how:
 - A number without a unit is MDC_DIM_NOS: NM demands OBX-6, and we do not guess.
 - Conditions and the Device's clock are attributes at <MDS>.0.0.n: Conditions as CWE under MDC_ATTR_EVT_COND in the
   maker's coding system with OBX-8 ST (technical) or SP (physiological), the clock as text under MDC_ATTR_TIME_ABS.
+- An alarm is such a Condition with its priority (PH, PM, PL, PN) and ALACT while it stands, ALINH when it is silenced;
+  one that has ended has PN and no ALACT. The event's MDC code is the alternate code.
+- Waves go along only where the Destination asks for them (`pcd_waves.py`).
 """
 
 import re
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from gateway.errors import ContentError
 from gateway.formats.containment import Attribute, attributes, is_system, levels, sub_order
 from gateway.formats.digits import plain_digits
 from gateway.formats.origin import Origin
-from gateway.model import Condition, Containment, DeviceIdentity, Message, Method, Observation, Parcel, Result
+from gateway.formats.pcd_fields import entity, escape, identifier, instant, obx, unit
+from gateway.formats.pcd_waves import is_waves_alone, wave_groups
+from gateway.formats.terms import term_of_code
+from gateway.model import (
+    Condition,
+    Containment,
+    DeviceIdentity,
+    Message,
+    Method,
+    Observation,
+    Parcel,
+    Phase,
+    Priority,
+    Result,
+)
 
 PROFILE = "IHE_PCD_001^IHE PCD^1.3.6.1.4.1.19376.1.6.1.1.1^ISO"
 SERVICE = "182777000^monitoring of patient^SCT"
-UNIT_UNKNOWN = "262144^MDC_DIM_NOS^MDC"
-PRIVATE_TERM_MIN = 0xF000  # terms from here up are private in every partition
 CONTINUOUS, EPISODIC = "69123^MDC_OBS_CTS^MDC", "69124^MDC_OBS_NONCTS^MDC"
 METHODS = {
     Method.AUTO: "AMEAS^auto-measurement^MDC",
@@ -40,42 +54,34 @@ METHODS = {
     Method.SETTING_MANUAL: "MSET^manual-setting^MDC",
     Method.SETTING_REMOTE: "RSET^remote-setting^MDC",
 }
+PRIORITIES = {Priority.HIGH: "PH", Priority.MEDIUM: "PM", Priority.LOW: "PL", Priority.ADVISORY: "PN", None: "PN"}
 SETTINGS = frozenset({Method.SETTING_AUTO, Method.SETTING_MANUAL, Method.SETTING_REMOTE})
 
-_CONTROLS = {code: f"\\X{code:02X}\\" for code in (*range(0x20), 0x7F)}
-_ESCAPES = str.maketrans({"|": "\\F\\", "^": "\\S\\", "&": "\\T\\", "~": "\\R\\", "\\": "\\E\\"}) | _CONTROLS
 _NOT_PLAIN = re.compile(r"[^A-Z0-9]")
 _Row = tuple[tuple[int, ...], str]  # the tree's order; the segment from OBX-2 on
 
 
-def render_pcd01(parcel: Parcel, origin: Origin) -> bytes:
-    """Return the Parcel's Result as one ORU^R01 message, UTF-8, segments ended by CR.
+def render_pcd01(parcel: Parcel, origin: Origin, *, waves: bool = False) -> bytes:
+    """Return the Parcel's Result as one ORU^R01 message, UTF-8, segments ended by CR; with its waves where asked.
 
     MSH-10 is the Delivery's control id and MSH-7 the Message's receipt, so a repeat is the same bytes. Raises
-    ContentError when the Message holds no Result, or one that cannot be written (a path or number that is none).
+    ContentError when the Message holds no Result, or one that cannot be written (a path or number that is none, or
+    waves alone where none are asked for).
     """
     message, control_id = parcel.message, parcel.delivery.control_id
     if message.result is None:
         raise ContentError(f"message {message.id}: no Result to render")
+    if not waves and is_waves_alone(message.result):
+        raise ContentError(f"message {message.id}: waves alone, and this destination takes none")
     segments = [
         _msh(message, message.result, control_id, origin),
         "PID|||||^^^^^^U" + "|" * 26 + "Y",
         f"PV1||U|{_place(origin)}".rstrip("|"),
         _obr(control_id, message, origin),
         *_numbered(_rows(message.result, origin)),
+        *(wave_groups(message, message.result, control_id, origin) if waves else ()),
     ]
     return "".join(f"{segment}\r" for segment in segments).encode("utf-8", "replace")
-
-
-def escape(text: str) -> str:
-    """Return a text as HL7 data: delimiters and control characters as escape sequences (HL7 v2.6, 2.7)."""
-    return text.translate(_ESCAPES)
-
-
-def instant(at: datetime) -> str:
-    """Return an instant as HL7 DTM in UTC with milliseconds: `20260115093031.250+0000`."""
-    utc = at.astimezone(UTC)
-    return f"{utc:%Y%m%d%H%M%S}.{utc.microsecond // 1000:03d}+0000"
 
 
 def _msh(message: Message, result: Result, control_id: str, origin: Origin) -> str:
@@ -83,7 +89,7 @@ def _msh(message: Message, result: Result, control_id: str, origin: Origin) -> s
     fields = [
         "MSH",
         "^~\\&",
-        _entity(origin),
+        entity(origin),
         escape(origin.facility),
         "",
         "",
@@ -106,10 +112,6 @@ def _msh(message: Message, result: Result, control_id: str, origin: Origin) -> s
     return "|".join(fields)
 
 
-def _entity(origin: Origin) -> str:
-    return f"{escape(origin.gateway)}^{origin.gateway_eui64}^EUI-64"
-
-
 def _place(origin: Origin) -> str:
     place = origin.place()
     parts = [escape(place.get(name, "")) for name in ("point_of_care", "room", "bed", "facility")]
@@ -119,7 +121,7 @@ def _place(origin: Origin) -> str:
 def _obr(control_id: str, message: Message, origin: Origin) -> str:
     assert message.result is not None
     began = message.result.observed_at or message.received_at
-    reading = f"{escape(control_id)}^{_entity(origin)}"
+    reading = f"{escape(control_id)}^{entity(origin)}"
     return f"OBR|1|{reading}|{reading}|{SERVICE}|||{instant(began)}"
 
 
@@ -138,7 +140,7 @@ def _rows(result: Result, origin: Origin) -> list[_Row]:
 
 def _level_row(level: Containment, device: DeviceIdentity, origin: Origin) -> str:
     equipment = _equipment(device, origin) if is_system(level.sub) else ""
-    return _obx(code=f"{level.code}^{escape(level.refid)}^MDC", sub=level.sub, status="X", equipment=equipment)
+    return obx(code=f"{level.code}^{escape(level.refid)}^MDC", sub=level.sub, status="X", equipment=equipment)
 
 
 def _equipment(device: DeviceIdentity, origin: Origin) -> str:
@@ -151,20 +153,32 @@ def _equipment(device: DeviceIdentity, origin: Origin) -> str:
 def _attribute_row(item: Attribute, vendor: str) -> str:
     code = f"{item.code}^{item.refid}^MDC"
     if not isinstance(item.content, Condition):
-        return _obx(kind="ST", code=code, sub=item.sub, value=escape(item.content))
+        return obx(kind="ST", code=code, sub=item.sub, value=escape(item.content))
     condition = item.content
     value = f"{escape(condition.code)}^{escape(condition.text)}^{vendor}"
-    flags = "ST" if condition.technical else "SP"
-    return _obx(kind="CWE", code=code, sub=item.sub, value=value, flags=flags)
+    if condition.mdc is not None:
+        known = term_of_code(condition.mdc)
+        value += f"^{condition.mdc}^{known.refid if known and known.refid else ''}^MDC"
+    return obx(kind="CWE", code=code, sub=item.sub, value=value, flags="~".join(_condition_flags(condition)))
+
+
+def _condition_flags(condition: Condition) -> list[str]:
+    kind = "ST" if condition.technical else "SP"
+    if condition.priority is None:
+        return [kind]
+    kind = "SA" if condition.priority is Priority.ADVISORY else kind
+    if condition.phase is Phase.END:
+        return [kind, PRIORITIES[None]]
+    return [kind, PRIORITIES[condition.priority], "ALACT", *(["ALINH"] if condition.silenced else [])]
 
 
 def _metric_row(seen: Observation, vendor: str) -> str:
-    return _obx(
+    return obx(
         kind=_value_type(seen),
-        code=_identifier(seen, vendor),
+        code=identifier(seen.key, seen.code, seen.refid, seen.loinc, vendor),
         sub=seen.sub,
         value=_value(seen),
-        unit=_unit(seen),
+        unit=unit(seen.unit, seen.unit_code, seen.unit_refid, demanded=isinstance(seen.value, Decimal)),
         limits=_limits(seen),
         flags="~".join(escape(flag) for flag in _flags(seen)),
         status=_status(seen),
@@ -173,36 +187,9 @@ def _metric_row(seen: Observation, vendor: str) -> str:
     )
 
 
-def _obx(
-    *,
-    kind: str = "",
-    code: str,
-    sub: str,
-    value: str = "",
-    unit: str = "",
-    limits: str = "",
-    flags: str = "",
-    status: str = "R",
-    at: str = "",
-    method: str = "",
-    equipment: str = "",
-) -> str:
-    head = (kind, code, sub, value, unit, limits, flags, "", "", status)  # OBX-2 to OBX-11
-    return "|".join((*head, "", "", at, "", "", method, equipment)).rstrip("|")
-
-
 def _value_type(seen: Observation) -> str:
     numeric = isinstance(seen.value, Decimal) or (seen.value is None and _has_unit(seen))
     return "NM" if numeric else "ST"
-
-
-def _identifier(seen: Observation, vendor: str) -> str:
-    if seen.code is not None and seen.code & 0xFFFF >= PRIVATE_TERM_MIN:
-        text = escape(seen.refid or "")
-        return f"{seen.code}^MDC_PRIVATE_{seen.code}^MDC^{seen.code}^{text}^{vendor}"
-    refid = seen.refid or f"MDCX_{_NOT_PLAIN.sub('_', seen.key.removeprefix('x_').upper())}"
-    first = f"{seen.code or 0}^{escape(refid)}^MDC"
-    return f"{first}^{escape(seen.loinc)}^^LN" if seen.loinc else first
 
 
 def _value(seen: Observation) -> str:
@@ -213,14 +200,6 @@ def _value(seen: Observation) -> str:
 
 def _has_unit(seen: Observation) -> bool:
     return seen.unit is not None or seen.unit_code is not None
-
-
-def _unit(seen: Observation) -> str:
-    ucum = f"{escape(seen.unit)}^{escape(seen.unit)}^UCUM" if seen.unit else ""
-    mdc = f"{seen.unit_code}^{escape(seen.unit_refid or '')}^MDC" if seen.unit_code is not None else ""
-    if ucum or mdc:
-        return "^".join(part for part in (mdc, ucum) if part)
-    return UNIT_UNKNOWN if isinstance(seen.value, Decimal) else ""
 
 
 def _limits(seen: Observation) -> str:

@@ -189,5 +189,4 @@ def _wave(wave: Wave) -> dict[str, Json]:
 
 
 def _rate(period_s: Decimal) -> Decimal:
-    rate = _RATES.divide(Decimal(1), period_s).normalize()
-    return rate.quantize(Decimal(1)) if rate == rate.to_integral_value() else rate
+    return _RATES.divide(Decimal(1), period_s).normalize()

@@ -114,7 +114,7 @@ class MllpSender:
         message = parcel.message
         match message.kind:
             case Kind.OBSERVATIONS:
-                content = render_pcd01(parcel, self._origins(message))
+                content = render_pcd01(parcel, self._origins(message), waves=self._settings.waves)
                 return _Question(
                     frame=encode_frame(content), control_id=parcel.delivery.control_id.encode(), answered=True
                 )

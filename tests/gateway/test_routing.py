@@ -21,7 +21,7 @@ from gateway.config import (
     carried_by,
 )
 from gateway.expressions import Expression, ExpressionError, Subject
-from gateway.model import Absent, DeviceIdentity, Incoming, Kind, Observation, Result
+from gateway.model import Absent, DeviceIdentity, Incoming, Kind, Observation, Result, Wave
 from gateway.routing import Owed, Router
 from gateway.typed import Address
 
@@ -250,3 +250,15 @@ def test_no_bytes_make_a_rule_fail(raw: bytes, when: str) -> None:
 
     for message in (hl7(raw=raw), hl7(raw=ORU[:60] + raw)):
         assert made.owed(message).failed_rules == ()
+
+
+def test_waves_alone_are_owed_only_to_who_takes_waves() -> None:
+    wave = Wave(key="pleth_wave", sub="1.1.1.1", samples=(1, 2), period_s=Decimal("0.008"))
+    takes = replace(EMR, name="waves", waves=True)
+    routes = [route("bed-*", "emr", "waves", "broker")]
+    ways = Router(routes, SOURCES, (EMR, takes, BROKER))
+    alone = replace(reading(), result=Result(observations=(), waves=(wave,)))
+    mixed = replace(reading(), result=replace(reading().result, waves=(wave,)))  # type: ignore[type-var]
+
+    assert ways.owed(alone).destinations == ("waves", "broker")
+    assert ways.owed(mixed).destinations == ("emr", "waves", "broker")

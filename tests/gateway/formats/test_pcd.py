@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 from gateway.errors import ContentError
 from gateway.formats.pcd import escape, render_pcd01
-from gateway.model import Absent, Condition, DeviceIdentity, Observation, Result
+from gateway.model import Absent, Condition, DeviceIdentity, Observation, Phase, Priority, Result, Wave
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, message_of, parcel_of, results
 
 GOLDEN = Path(__file__).with_name("pcd-01.hl7").read_bytes()
@@ -180,3 +180,80 @@ def test_every_result_can_be_read_back(result: Result) -> None:
 
 def test_the_reasons_of_absence_are_those_of_the_profile() -> None:
     assert {reason.value for reason in Absent} == {"NI", "NAV", "OFF", "INV", "BUSY"}
+
+
+@pytest.mark.parametrize(
+    ("alarm", "flags"),
+    [
+        (Condition(code="E", text="t"), "ST"),
+        (Condition(code="E", text="t", priority=Priority.HIGH, technical=False, phase=Phase.START), "SP~PH~ALACT"),
+        (Condition(code="E", text="t", priority=Priority.MEDIUM), "ST~PM~ALACT"),
+        (Condition(code="E", text="t", priority=Priority.LOW, silenced=True), "ST~PL~ALACT~ALINH"),
+        (Condition(code="E", text="t", priority=Priority.ADVISORY), "SA~PN~ALACT"),
+        (Condition(code="E", text="t", priority=Priority.HIGH, phase=Phase.END), "ST~PN"),
+    ],
+)
+def test_an_alarm_says_its_priority_and_whether_it_stands(alarm: Condition, flags: str) -> None:
+    (row,) = [row for row in rows_of(rendered(Result(observations=(), conditions=(alarm,)))) if "EVT_COND" in row[3]]
+
+    assert row[8] == flags
+
+
+def test_an_alarm_brings_the_mdc_code_of_its_event() -> None:
+    alarm = Condition(code="SPO2 LOW", text="low", priority=Priority.HIGH, mdc=196670)
+    (row,) = [row for row in rows_of(rendered(Result(observations=(), conditions=(alarm,)))) if "EVT_COND" in row[3]]
+
+    assert row[5] == "SPO2 LOW^low^L^196670^MDC_EVT_LO^MDC"
+
+
+ECG = Wave(
+    key="ecg_wave_ii",
+    sub="1.1.2.1",
+    samples=(4, None, -70),
+    period_s=Decimal("0.004"),
+    factor=Decimal("2.44"),
+    offset=Decimal("0.5"),
+    code=131330,
+    refid="MDC_ECG_ELEC_POTL_II",
+    unit="uV",
+    unit_code=266419,
+    unit_refid="MDC_DIM_MICRO_VOLT",
+)
+
+
+def test_waves_go_along_where_they_are_asked_for(profile: object) -> None:
+    parcel = parcel_of(message_of(replace(OXIMETER, waves=(ECG,))))
+    text = render_pcd01(parcel, ORIGIN, waves=True).decode()
+    group = text.split("OBR|2|")[1].split("\r")[:-1]
+
+    assert parse_message(text, message_profile=profile, find_groups=True).validate()
+    assert group[0].split("|")[2:] == [
+        "69121^MDC_OBS_WAVE_CTS^MDC",
+        "",
+        "",
+        "20260115093031.250+0000",
+        "20260115093031.262+0000",
+    ]
+    assert group[1:] == [
+        "OBX|1||69965^MDC_DEV_MON_PHYSIO_MULTI_PARAM_MDS^MDC|1.0.0.0|||||||X",
+        "OBX|2|NA|131330^MDC_ECG_ELEC_POTL_II^MDC|1.1.2.1|4^-32768^-70|266419^MDC_DIM_MICRO_VOLT^MDC^uV^uV^UCUM|||||R"
+        "|||20260115093031.250+0000",
+        "OBX|3|NM|68320^MDC_ATTR_SAMPLE_RATE^MDC|1.1.2.1.1|250|264640^MDC_DIM_HZ^MDC|||||R",
+        "OBX|4|NM|67945^MDC_ATTR_SA_MSMT_RES^MDC|1.1.2.1.2|2.44|266419^MDC_DIM_MICRO_VOLT^MDC^uV^uV^UCUM|||||R",
+        "OBX|5|NM|0^MDCX_ATTR_SA_OFFSET^MDC|1.1.2.1.3|0.5|266419^MDC_DIM_MICRO_VOLT^MDC^uV^uV^UCUM|||||R",
+        "OBX|6|NM|197378^MDC_EVT_DATA_MISSING^MDC|1.1.2.1.4|-32768||||||R",
+    ]
+    assert rendered(replace(OXIMETER, waves=(ECG,))) == rendered(OXIMETER)
+
+
+def test_the_mark_of_a_missing_sample_is_no_sample() -> None:
+    deep = replace(ECG, samples=(-32768, None, -40000))
+    text = render_pcd01(parcel_of(message_of(Result(observations=(), waves=(deep,)))), ORIGIN, waves=True).decode()
+
+    assert "|-32768^-40001^-40000|" in text
+    assert "|1.1.2.1.4|-40001|" in text
+
+
+def test_waves_alone_are_refused_where_none_are_wanted() -> None:
+    with pytest.raises(ContentError, match="waves alone"):
+        rendered(Result(observations=(), waves=(ECG,)))
