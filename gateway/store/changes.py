@@ -4,10 +4,13 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
+from gateway.orders import StepChange
+from gateway.store.steps import keep_steps
+
 Apply = Callable[[apsw.Connection, Sequence[tuple[int, object]]], None]
 """Writes changes, each with the id of the Message that brought it, in the order in which they were accepted."""
 
-_APPLY: dict[type, Apply] = {}  # the class of a change -> who writes it
+_APPLY: dict[type, Apply] = {StepChange: keep_steps}  # the class of a change -> who writes it
 
 
 def apply_changes(connection: apsw.Connection, changes: Sequence[tuple[int, object]]) -> None:
