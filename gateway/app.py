@@ -191,7 +191,9 @@ class App:
             self.alarms.put(f"source-down:{source.name}", f"source {source.name} is down: {reason}")
 
         async def run() -> None:
-            await make_source(source, self.intake, self.spool, self.clock, status).run()
+            await make_source(
+                source, self.intake, self.spool, self.clock, status, clock_step_s=self.config.alarms.clock_step_s
+            ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))
 

@@ -25,7 +25,7 @@ from gateway.senders.mllp import MllpSender
 from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
 from gateway.sources.dicom import DicomSource as DicomListener
-from gateway.sources.link import DeviceLink
+from gateway.sources.link import CLOCK_STEP_S, DeviceLink
 from gateway.sources.mllp import MllpListener
 from gateway.spool import Spool
 from gateway.status import SourceStatus
@@ -62,7 +62,15 @@ class Origins:
         )
 
 
-def make_source(source: Source, intake: Intake, spool: Spool, clock: Clock, status: SourceStatus) -> Runner:
+def make_source(
+    source: Source,
+    intake: Intake,
+    spool: Spool,
+    clock: Clock,
+    status: SourceStatus,
+    *,
+    clock_step_s: float = CLOCK_STEP_S,
+) -> Runner:
     """Build the part that serves a Source. Raises ConfigError for a driver that is not installed."""
     match source:
         case MllpSource():
@@ -73,7 +81,7 @@ def make_source(source: Source, intake: Intake, spool: Spool, clock: Clock, stat
             driver, faults = create_driver(source.driver, source.options)
             if driver is None:
                 raise ConfigError("; ".join(str(fault) for fault in faults))
-            return DeviceLink(source, driver, intake, clock, status)
+            return DeviceLink(source, driver, intake, clock, status, clock_step_s=clock_step_s)
     assert_never(source)
 
 

@@ -4,9 +4,12 @@ Mutable on purpose: each is written by its one task and read by whoever asks. To
 the store's counters, not these.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+
+from gateway.tap import Tap
 
 
 class LinkState(Enum):
@@ -17,6 +20,20 @@ class LinkState(Enum):
     DOWN = "down"  # failed; tried again
     HELD = "held"  # waits for a person
     DISABLED = "disabled"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineState:
+    """A serial line right now: modem lines that are up (`CTS`), and what the driver of the port has counted.
+
+    Counters are None where the port keeps none: framing and parity errors mean wrong settings, overruns a busy box.
+    """
+
+    lines: tuple[str, ...] = ()
+    framing_errors: int | None = None
+    parity_errors: int | None = None
+    overruns: int | None = None
+    breaks: int | None = None
 
 
 @dataclass(slots=True)
@@ -34,6 +51,11 @@ class SourceStatus:
     last_received_at: datetime | None = None
     last_error: str | None = None
     last_error_at: datetime | None = None
+    notice: str | None = None  # why a Device that talks is not published (demo mode)
+    device_clock_offset_s: float | None = None  # the Device's clock less ours
+    port: str | None = None  # what the Stream is open on, links resolved
+    line: Callable[[], LineState | None] | None = None  # asks the open port for its modem lines and error counters
+    tap: Tap = field(default_factory=Tap)  # for who wants to see the bytes
 
     def saw_input(self, now: datetime) -> None:
         """Note one accepted input."""

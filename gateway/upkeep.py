@@ -150,6 +150,8 @@ class Upkeep:
         for source in self._sources():
             text = f"source {source.name} is down: {source.last_error}"
             self._alarms.hold(f"source-down:{source.name}", source.state is LinkState.DOWN, text)
+            text = f"the device at source {source.name} is not published: {source.notice}"
+            self._alarms.hold(f"source-held-back:{source.name}", source.notice is not None, text)
         for destination in self._destinations():
             text = f"{destination.name} takes nothing: {destination.last_error}"
             self._alarms.hold(f"destination-down:{destination.name}", destination.state is LinkState.DOWN, text)

@@ -1,6 +1,7 @@
 """`gateway status`: what the running agent tells of itself; without an agent, what the store counts."""
 
 import argparse
+from collections.abc import Iterator
 from typing import Any
 
 from gateway.cli.client import AgentNotRunning, call
@@ -52,6 +53,7 @@ def _print(document: dict[str, Any]) -> None:
             for each in document["sources"]
         ],
     )
+    _print_devices(document["sources"])
     print()
     print_table(
         ("DESTINATION", "TYPE", "STATE", "PENDING", "OLDEST", "DELIVERED", "PARKED", "DISCARDED", "LAST ERROR"),
@@ -77,3 +79,24 @@ def _print(document: dict[str, Any]) -> None:
     )
     for alarm in document["alarms"]:
         print(f"ALARM {alarm['key']} since {alarm['since']}: {clean(alarm['text'])}")
+
+
+def _print_devices(sources: list[dict[str, Any]]) -> None:
+    """Print a line for each Device that has something to tell beside the table."""
+    for each in sources:
+        told = list(_told(each))
+        if told:
+            print(f"  {each['name']}: {'; '.join(map(clean, told))}")
+
+
+def _told(source: dict[str, Any]) -> Iterator[str]:
+    if source.get("notice"):
+        yield f"NOT PUBLISHED: {source['notice']}"
+    if source.get("port"):
+        yield f"on {source['port']}"
+    if (offset_s := source.get("device_clock_offset_s")) is not None:
+        yield f"device clock {offset_s:+.1f} s"
+    if (line := source.get("line")) is not None:
+        yield f"lines {' '.join(line['lines']) or 'none'} up"
+        counted = {name: line[name] for name in ("framing_errors", "parity_errors", "overruns", "breaks")}
+        yield from (f"{name.replace('_', ' ')} {count}" for name, count in counted.items() if count)

@@ -50,6 +50,17 @@ def _sources(report: Report) -> Iterable[str]:
     heard = [(labels, each.last_received_at.timestamp()) for labels, each in rows if each.last_received_at]
     yield _family("gateway_source_last_received_timestamp_seconds", "gauge", "When the last input came.", heard)
     yield _states("gateway_source_state", [(labels, each.state) for labels, each in rows])
+    offsets = [(labels, each.device_clock_offset_s) for labels, each in rows if each.device_clock_offset_s is not None]
+    yield _family(
+        "gateway_source_device_clock_offset_seconds", "gauge", "The Device's clock less the gateway's.", offsets
+    )
+    noticed = [(labels, each.notice is not None) for labels, each in rows]
+    yield _family("gateway_source_held_back", "gauge", "1 while a Device talks and is not published.", noticed)
+    for name, field in (("framing", "framing_errors"), ("parity", "parity_errors"), ("overrun", "overruns")):
+        counted = [(labels, getattr(each.line, field)) for labels, each in rows if each.line is not None]
+        known = [(labels, count) for labels, count in counted if count is not None]
+        what = f"Serial {name} errors that the port has counted."
+        yield _family(f"gateway_source_line_{name}_errors_total", "counter", what, known)
 
 
 def _destinations(report: Report) -> Iterable[str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from gateway.alarms import Alarm
 from gateway.console.build import product_version
 from gateway.errors import StoreError
-from gateway.status import DestinationStatus, SourceStatus
+from gateway.status import DestinationStatus, LineState, SourceStatus
 from gateway.store.checking import unreadable_is_told
 from gateway.store.connection import sqlite_version
 from gateway.store.counters import read_counters
@@ -35,7 +35,11 @@ Totals = Mapping[tuple[str, str], Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceReport:
-    """One Source; `received`, `bytes`, `repeated` and `quarantined` are totals, `errors` counts since the start."""
+    """One Source; `received`, `bytes`, `repeated` and `quarantined` are totals, `errors` counts since the start.
+
+    Of a Device: `notice` says why it is not published although it talks, `port` what is open, `line` how a serial
+    line stands.
+    """
 
     name: str
     type: str
@@ -50,6 +54,10 @@ class SourceReport:
     last_received_at: datetime | None
     last_error: str | None
     last_error_at: datetime | None
+    notice: str | None = None
+    device_clock_offset_s: float | None = None
+    port: str | None = None
+    line: LineState | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,6 +148,10 @@ def source_report(status: SourceStatus, totals: Totals) -> SourceReport:
         last_received_at=status.last_received_at,
         last_error=status.last_error,
         last_error_at=status.last_error_at,
+        notice=status.notice,
+        device_clock_offset_s=status.device_clock_offset_s,
+        port=status.port,
+        line=status.line() if status.line is not None else None,
     )
 
 

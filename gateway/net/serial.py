@@ -1,7 +1,7 @@
 """Serial ports and ptys.
 
 The port's descriptor is watched by the loop itself, so bytes are handed on as they come. The port is locked: a second
-opener, in this process or another, is refused. Unplugging ends the Stream with a LinkError.
+opener, in this process or another, is refused and told who holds it. Unplugging ends the Stream with a LinkError.
 """
 
 import asyncio
@@ -14,7 +14,10 @@ import serial
 
 from gateway.driver import LineSettings
 from gateway.errors import LinkError
+from gateway.net.line_state import read_line_state
+from gateway.net.ports import device_of, holder_of
 from gateway.net.stream import Inbox
+from gateway.status import LineState
 
 OPEN_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 5.0
@@ -54,16 +57,16 @@ def _open(port: str, line: LineSettings) -> serial.Serial:
             exclusive=True,
         )
     except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
-        raise LinkError(f"{port}: {_reason(error)}") from error
+        raise LinkError(f"{port}: {_reason(port, error)}") from error
     with contextlib.suppress(OSError):  # further openers that ask for no lock are refused by the kernel
         fcntl.ioctl(opened.fileno(), termios.TIOCEXCL)
     return opened
 
 
-def _reason(error: Exception) -> str:
+def _reason(port: str, error: Exception) -> str:
     text = str(error)
     if "exclusively lock" in text or "Device or resource busy" in text:
-        return "in use by another program or Source"
+        return f"in use by {holder_of(port) or 'another Source of this gateway, or a program that cannot be seen'}"
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number else text
 
@@ -78,12 +81,17 @@ class SerialStream:
 
     def __init__(self, port: str, opened: serial.Serial) -> None:
         self.peer = port
+        self.device = device_of(port)
         self._port = opened
         self._descriptor = opened.fileno()
         self._loop = asyncio.get_running_loop()
         self._inbox = Inbox()
         self._watching = False
         self._watch()
+
+    def line_state(self) -> LineState | None:
+        """Return modem lines and error counters, None where the port keeps none."""
+        return read_line_state(self._descriptor) if self._port.is_open else None
 
     async def read(self) -> bytes:
         """Wait for bytes. Raises LinkError when the port was unplugged."""

@@ -2,9 +2,10 @@
 
 import asyncio
 from collections import deque
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.errors import LinkError
+from gateway.status import LineState
 
 INBOX_BYTES_MAX = 256 * 1024
 
@@ -24,6 +25,17 @@ class Stream(Protocol):
 
     async def close(self) -> None:
         """Let go of the port; never raises."""
+        ...
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """A Stream whose port can tell of itself."""
+
+    device: str
+
+    def line_state(self) -> LineState | None:
+        """Return modem lines and error counters, None where the port keeps none."""
         ...
 
 

@@ -12,21 +12,26 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from hashlib import sha256
 
 from gateway.clock import Clock
 from gateway.config import DeviceSource, Line
 from gateway.driver import Driver, LineSettings, Session
 from gateway.errors import LinkError
-from gateway.model import Incoming, Kind, Reading
+from gateway.model import Incoming, Kind, Reading, Result
 from gateway.net.opening import open_stream
-from gateway.net.stream import Stream
+from gateway.net.stream import Metered, Stream
 from gateway.sources.backlog import Accepting, Backlog, Held
+from gateway.sources.device_clock import DeviceClock
+from gateway.sources.episodes import Episodes
 from gateway.status import LinkState, SourceStatus
+from gateway.tap import Direction, Tap
 
 REOPEN_S_MIN = 0.25
 REOPEN_S_MAX = 2.0  # a Device that was plugged in again is heard within 5 s
 DRAIN_TIMEOUT_S = 2.0
+CLOCK_STEP_S = 2.0
 
 logger = logging.getLogger("gateway.sources")
 
@@ -45,8 +50,9 @@ class DeviceLink:
         status: SourceStatus,
         *,
         opener: Opener = open_stream,
+        clock_step_s: float = CLOCK_STEP_S,
     ) -> None:
-        """Take the parts; `driver` was built from the stanza's options."""
+        """Take the parts; `driver` was built from the stanza's options, `clock_step_s` is `alarms.clock_step_s`."""
         self._settings = settings
         self._driver = driver
         self._clock = clock
@@ -55,6 +61,8 @@ class DeviceLink:
         self._line = line_of(settings.line, driver.about.line)
         self._silence_s = driver.about.silence_s if settings.quiet_s is None else settings.quiet_s
         self._backlog = Backlog(intake, clock, status, repeats=driver.about.acknowledges)
+        self._episodes = Episodes(settings.name)
+        self._device_clock = DeviceClock(settings.name, clock_step_s)
         self._heard_at = 0.0
         self._pause_s = REOPEN_S_MIN
         self._headers = {
@@ -87,7 +95,7 @@ class DeviceLink:
                 try:
                     await self._converse(stream)
                 finally:
-                    self._status.connections = 0
+                    self._let_go()
                     await stream.close()
             except LinkError as error:
                 self._go_down(str(error))
@@ -95,8 +103,11 @@ class DeviceLink:
             self._pause_s = min(self._pause_s * 2, REOPEN_S_MAX)
 
     async def _converse(self, stream: Stream) -> None:
-        talk = _Talk(stream, self._driver.open())
+        talk = _Talk(stream, self._driver.open(), self._status.tap, self._clock)
         self._status.connections = 1
+        self._status.port = stream.peer
+        if isinstance(stream, Metered):
+            self._status.port, self._status.line = stream.device, stream.line_state
         self._heard_at = self._clock.monotonic()
         try:
             while True:
@@ -104,6 +115,7 @@ class DeviceLink:
                 data = await self._hear(talk)
                 await self._feed(talk, data)
                 await self._take(talk)
+                self._heed(talk.session.notice)
         finally:
             await self._finish(talk)
 
@@ -111,7 +123,7 @@ class DeviceLink:
         """Wait for bytes, or return None when the Session's deadline or the end of patience came."""
         try:
             async with asyncio.timeout(self._patience_s(talk.session)):
-                data = await talk.stream.read()
+                data = await talk.hear()
         except TimeoutError:
             return None
         if not data:
@@ -169,6 +181,7 @@ class DeviceLink:
 
     def _incomings(self, reading: Reading, peer: str) -> tuple[Incoming, ...]:
         now, digest, name = self._clock.now(), sha256(reading.raw).digest(), self._settings.name
+        results = [self._followed(result, now) for result in reading.results]
         if reading.fault is not None:
             self._status.saw_error(f"unreadable: {reading.fault}", now)
             return (
@@ -201,8 +214,25 @@ class DeviceLink:
                 terms=(result.patient_id,) if result.patient_id else (),
                 lane_key=name,
             )
-            for number, result in enumerate(reading.results, 1)
+            for number, result in enumerate(results, 1)
         )
+
+    def _followed(self, result: Result, now: datetime) -> Result:
+        """Return a Result with the episodes of its alarms, and take notice of the Device's clock."""
+        self._device_clock.compare(result, now)
+        self._status.device_clock_offset_s = self._device_clock.offset_s
+        return self._episodes.follow(result, now, self._clock.monotonic())
+
+    def _heed(self, notice: str | None) -> None:
+        """Tell a person, at its edges, why nothing of a Device is published although it talks."""
+        if notice != self._status.notice:
+            self._status.notice = notice
+            logger.warning("link.notice source=%s reason=%s", self._settings.name, notice or "none any more")
+
+    def _let_go(self) -> None:
+        """Forget what was of this Stream."""
+        self._status.connections = 0
+        self._status.notice = self._status.port = self._status.line = None
 
     def _go_up(self, now: float) -> None:
         self._heard_at = now
@@ -225,14 +255,22 @@ class DeviceLink:
 class _Talk:
     """A Stream and the Session on it; the loop and the backlog both make it speak."""
 
-    def __init__(self, stream: Stream, session: Session) -> None:
+    def __init__(self, stream: Stream, session: Session, tap: Tap, clock: Clock) -> None:
         self.stream = stream
         self.session = session
+        self._tap = tap
+        self._clock = clock
         self._speaking = asyncio.Lock()
+
+    async def hear(self) -> bytes:
+        data = await self.stream.read()
+        self._tap.tell(Direction.HEARD, data, self._clock.monotonic())
+        return data
 
     async def say(self) -> None:
         async with self._speaking:
             if output := self.session.take_output():
+                self._tap.tell(Direction.SAID, output, self._clock.monotonic())
                 await self.stream.write(output)
 
 

@@ -8,6 +8,7 @@ import tty
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,11 +18,12 @@ from gateway.clock import SystemClock
 from gateway.config import DeviceSource, Line
 from gateway.driver import About, LineSession, LineSettings, Reading, Result, observe
 from gateway.errors import LinkError, StoreError
-from gateway.model import Accepted, Incoming, Kind
+from gateway.model import Accepted, Condition, Incoming, Kind, Priority, Turn
 from gateway.registry import create_driver
 from gateway.sources import backlog
 from gateway.sources.link import DeviceLink, line_of
 from gateway.status import LinkState, SourceStatus
+from gateway.tap import Direction
 from tests.drivers.transcripts import shown_result
 
 HOUSE = Path(__file__).parents[3]
@@ -97,9 +99,11 @@ class AskingSession:
         self.readings: list[Reading] = []
         self.output = b""
         self.deadline = None
+        self.notice: str | None = None
 
     def receive(self, data: bytes, now: float) -> None:
         self.readings += [Reading(raw=bytes((byte,)), results=(Result(observations=()),)) for byte in data]
+        self.notice = "demo mode" if data == b"demo" else None
 
     def tick(self, now: float) -> None: ...
 
@@ -121,6 +125,22 @@ class Asking:
 
     def open(self) -> AskingSession:
         return AskingSession()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocked:
+    """Lines `<clock>` as the Device's time, each with an alarm."""
+
+    about: ClassVar[About] = About(name="clocked", summary="-", models=("-",), source="-")
+
+    def open(self) -> LineSession:
+        return LineSession(self._read, first_line_dropped=False)
+
+    def _read(self, line: bytes) -> tuple[Result, ...]:
+        text = line.decode("ascii")
+        alarm = Condition(code="E1", text="low", priority=Priority.HIGH)
+        clock = datetime.fromisoformat(text)
+        return (Result(observations=(), conditions=(alarm,), device_time=text, device_clock=clock),)
 
 
 @dataclass
@@ -310,6 +330,63 @@ async def test_a_lost_stream_is_opened_again() -> None:
 
     assert house.texts == ["0", "1", "2"]
     assert all(stream.closed for stream in house.streams)
+
+
+async def test_a_device_in_demo_mode_is_shown_with_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    house = build_house(Asking())
+    async with running(house.link):
+        await until(lambda: house.streams)
+        house.streams[0].pieces.put_nowait(b"demo")
+        await until(lambda: house.status.notice == "demo mode")
+        assert house.status.state is LinkState.UP
+        house.streams[0].pieces.put_nowait(b"x")
+        await until(lambda: house.status.notice is None)
+
+    told = [record.message for record in caplog.records if "link.notice" in record.message]
+    assert told == ["link.notice source=bed-1 reason=demo mode", "link.notice source=bed-1 reason=none any more"]
+
+
+async def test_the_devices_clock_is_compared_with_ours_and_told_when_it_is_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    house = build_house(Clocked())
+    ahead = [datetime.now() + timedelta(seconds=seconds) for seconds in (0.5, 3600, 3600.5)]
+    async with running(house.link):
+        await until(lambda: house.streams)
+        for shown in ahead:
+            house.streams[0].pieces.put_nowait(shown.isoformat().encode() + b"\r\n")
+        await until(lambda: len(house.intake.kept) == 3)
+
+    assert house.status.device_clock_offset_s == pytest.approx(3600.5, abs=5)
+    assert house.intake.kept[1].result is not None
+    assert house.intake.kept[1].result.device_time == ahead[1].isoformat()
+    assert len([record for record in caplog.records if "device.clock_off source=bed-1" in record.message]) == 1
+
+
+async def test_an_alarm_that_is_restated_is_one_episode() -> None:
+    house = build_house(Clocked())
+    async with running(house.link):
+        await until(lambda: house.streams)
+        house.streams[0].pieces.put_nowait(b"2026-01-15T10:00:00\r\n2026-01-15T10:00:01\r\n")
+        await until(lambda: len(house.intake.kept) == 2)
+
+    first, second = (kept.result.conditions[0].episode for kept in house.intake.kept if kept.result)
+    assert first is not None
+    assert second is not None
+    assert (first.turn, second.turn, first.instance) == (Turn.START, Turn.CONTINUE, second.instance)
+
+
+async def test_who_looks_on_sees_both_directions_and_disturbs_nobody() -> None:
+    house = build_house(Asking())
+    async with running(house.link):
+        await until(lambda: house.streams)
+        with house.status.tap.watched() as onlooker:
+            house.streams[0].pieces.put_nowait(b"a")
+            async with asyncio.timeout(TIMEOUT_S):
+                seen = [await onlooker.take() for _ in range(2)]
+
+    assert [(piece.direction, piece.data) for piece in seen] == [(Direction.HEARD, b"a"), (Direction.SAID, b"\x06")]
+    assert house.streams[0].written == [b"\x06"]
 
 
 async def test_silence_is_down_and_bytes_are_up_again() -> None:
@@ -505,3 +582,29 @@ async def test_a_simulator_that_restarts_is_followed(tmp_path: Path) -> None:
             await until(lambda: status.state is LinkState.DOWN)
 
     assert arrived(intake) == sent(journal)
+
+
+async def test_a_terminal_server_that_drops_is_met_again_within_five_seconds() -> None:
+    lines, connections = [b"x 1\r\n", b"x 2\r\n"], []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        writer.write(lines[len(connections) - 1])
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    intake, status = FakeIntake(), SourceStatus(name="bed-1", type="device")
+    settings = DeviceSource(name="bed-1", driver="plain", port=f"tcp://127.0.0.1:{port}")
+    async with server, running(DeviceLink(settings, Plain(), intake, SystemClock(), status)):
+        await until(lambda: len(intake.kept) == 1)
+        dropped_at = time.monotonic()
+        server.close()
+        connections[0].transport.abort()
+        await until(lambda: status.state is LinkState.DOWN)
+        server = await asyncio.start_server(serve, "127.0.0.1", port)
+        await until(lambda: len(intake.kept) == 2)
+        took_s = time.monotonic() - dropped_at
+        server.close()
+
+    assert took_s < 5
+    assert status.state is LinkState.UP
