@@ -18,7 +18,19 @@ from gateway.clock import ManualClock
 from gateway.config import ClientTls, MqttDestination
 from gateway.errors import LinkError, TemporaryError
 from gateway.formats.origin import Origin, device_id_of
-from gateway.model import Absent, Kind, Message, Observation, Parcel, Receipt, Result, Verdict
+from gateway.model import (
+    Absent,
+    Condition,
+    Kind,
+    Message,
+    Observation,
+    Parcel,
+    Priority,
+    Receipt,
+    Result,
+    Verdict,
+    Wave,
+)
 from gateway.senders.mqtt import MqttSender
 from gateway.typed import Secret
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, RECEIVED_AT, message_of, parcel_of
@@ -104,6 +116,48 @@ async def test_the_first_reading_is_preceded_by_status_birth_and_context(tmp_pat
     assert documents[4]["clock"] == {"synced": True}
     assert documents[4]["historical"] is False
     assert (goodbye.topic, told(goodbye)["state"]) == (f"{GATEWAY}/status", "offline")
+
+
+def wave_of(count: int, key: str = "ecg_wave_ii", code: int = 131330) -> Wave:
+    return Wave(key=key, sub="1.1.2.1", samples=tuple(range(count)), period_s=Decimal("0.004"), code=code, unit="mV")
+
+
+async def test_a_result_with_an_alarm_and_waves_is_delivered_when_all_of_it_is_acknowledged(tmp_path: Path) -> None:
+    alarm = Condition(code="E1", text="low", priority=Priority.HIGH)
+    mixed = replace(ONE_OBS, conditions=(alarm,), waves=(wave_of(60), wave_of(30, "pleth_wave", 150452)))
+    parcels = [obs_parcel(1, mixed), obs_parcel(2), obs_parcel(3, Result(observations=(), waves=(wave_of(5),)))]
+    async with talk(tmp_path, in_flight_max=2) as (broker, sender), subscribed(broker.port) as subscriber:
+        receipts = await sent(sender, parcels)
+        messages = [await subscriber.next() for _ in range(2 + 2 + 4 + 2)]  # status, birth and context before
+        documents = [told(message) for message in messages]
+
+    assert [(receipt.delivery_id, receipt.verdict, receipt.acknowledgement) for receipt in receipts] == [
+        (1, Verdict.DELIVERED, b"\0\0\0\0"),
+        (2, Verdict.DELIVERED, b"\0"),
+        (3, Verdict.DELIVERED, b"\0"),
+    ]
+    news = [
+        (message.topic.rsplit("/", 1)[1], document["seq"])
+        for message, document in zip(messages, documents, strict=True)
+    ]
+    assert [one for one in news if one[0] in ("obs", "event", "wave")] == [
+        ("obs", 1),
+        ("event", 1),
+        ("wave", 1),
+        ("wave", 1),
+        ("obs", 2),
+        ("wave", 3),
+    ]
+
+
+async def test_of_a_parcel_with_one_document_too_large_nothing_is_published(tmp_path: Path) -> None:
+    limits = ("allow_anonymous true", "max_packet_size 4096")
+    async with talk(tmp_path, *limits) as (broker, sender), subscribed(broker.port, f"{DEVICE}/#") as subscriber:
+        receipts = await sent(sender, [obs_parcel(1, replace(ONE_OBS, waves=(wave_of(2000),))), obs_parcel(2)])
+        topics = [(await subscriber.next()).topic.rsplit("/", 1)[1] for _ in range(3)]
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
+    assert topics == ["birth", "context", "obs"]
 
 
 async def test_messages_carry_the_properties_that_a_router_needs(tmp_path: Path) -> None:
