@@ -1,0 +1,310 @@
+"""The wire below a requested association: an asyncio transport that reads, and a way out for whole files.
+
+Bytes go from the socket into the buffers that the upper layer names. What goes out plain is written to the socket
+itself, by the loop where it fits at once and by the association's one thread where it does not, so that neither a slow
+peer nor a slow disk stops the loop; over TLS the transport encrypts. Every write that makes no progress for `stall_s`
+fails. TCP_QUICKACK is armed again at each read: the kernel forgets it, and a peer that writes header and payload apart
+would wait 40 ms for us.
+"""
+
+import asyncio
+import os
+import select
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
+
+from gateway.errors import LinkError
+from gateway.net.keepalive import keep_alive
+from gateway.protocols.pdu import LAST, p_data_head
+
+CHUNK_BYTES = 256 << 10  # of a file, in memory at a time
+PARTS_MAX = 512  # buffers in one call; Linux takes 1024
+LIMIT_BYTES = 1 << 20  # of what a TLS transport holds before it makes us wait
+
+_T = TypeVar("_T")
+
+QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+def acknowledge_quickly(sock: socket.socket) -> None:
+    """Ask for immediate acknowledgements; the kernel forgets it, so this is done around every read."""
+    if QUICKACK is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+
+
+class Wire(asyncio.BufferedProtocol):
+    """One connection; `buffers`, `received` and `lost` are the association's, on the loop."""
+
+    def __init__(
+        self,
+        buffer: Callable[[], memoryview],
+        received: Callable[[int], None],
+        lost: Callable[[str], None],
+        *,
+        stall_s: float,
+        name: str,
+    ) -> None:
+        self._buffer = buffer
+        self._received = received
+        self._lost = lost
+        self._stall_s = stall_s
+        self._socket: socket.socket | None = None
+        self._transport: asyncio.Transport | None = None
+        self._is_tls = False
+        self._room = asyncio.Event()
+        self._room.set()
+        self._writing = asyncio.Lock()
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
+        self._chunk: bytearray | None = None
+
+    async def connect(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str | None) -> None:
+        """Connect, and shake hands where it is TLS. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        sock = await _connect(host, port)
+        try:
+            keep_alive(sock)
+            acknowledge_quickly(sock)
+            self._is_tls = tls is not None
+            self._socket = sock
+            await loop.create_connection(
+                lambda: self, sock=sock, ssl=tls, server_hostname=(server_name or host) if tls else None
+            )
+        except BaseException:
+            self._socket = None
+            sock.close()
+            raise
+
+    async def write(self, parts: list[bytes]) -> None:
+        """Write all of it. Raises LinkError when the peer has gone or takes nothing for `stall_s`."""
+        async with self._writing:
+            await self._write(parts)
+
+    async def write_file(
+        self, head: list[bytes], path: Path, offset: int, size: int, context_id: int, fragment: int
+    ) -> None:
+        """Write PDUs, then `size` bytes of a file from `offset` on as fragments of a data set.
+
+        One of odd length gets the NUL behind it that it must have (PS3.5, 7.1.1, A.5). Raises OSError before anything
+        is written when the file cannot be opened, LinkError as `write` and when the file cannot be read to its end.
+        """
+        async with self._writing:
+            if self._is_tls:
+                number = await self._in_thread(_open_at, path, offset)
+                try:
+                    await self._encrypt_file(self._parts(head, number, size, context_id, fragment))
+                finally:
+                    os.close(number)
+            else:
+                await self._in_thread(self._send_file, head, path, offset, size, context_id, fragment)
+
+    def pause(self, paused: bool) -> None:
+        """Read nothing more for now, or go on."""
+        if self._transport is not None and not self._transport.is_closing():
+            if paused:
+                self._transport.pause_reading()
+            else:
+                self._transport.resume_reading()
+
+    async def close(self) -> None:
+        """End the connection and the thread; what is written is sent."""
+        if self._transport is not None:
+            self._transport.close()
+        if not self._is_tls:
+            self.cut()
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def cut(self) -> None:
+        """End the connection at once: whoever writes sees it closed."""
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+        if self._transport is not None and self._is_tls:
+            self._transport.abort()
+
+    # --- asyncio's protocol ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.set_write_buffer_limits(LIMIT_BYTES)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes go."""
+        return self._buffer()
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Pass on that bytes came."""
+        if self._socket is not None:
+            with suppress(OSError):
+                acknowledge_quickly(self._socket)
+        self._received(nbytes)
+
+    def pause_writing(self) -> None:
+        """Let writers wait."""
+        self._room.clear()
+
+    def resume_writing(self) -> None:
+        """Let writers go on."""
+        self._room.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Pass on that the connection ended."""
+        self._room.set()
+        reason = exc.strerror if isinstance(exc, OSError) else None
+        self._lost(reason or "the peer closed the connection")
+
+    # --- writing ---
+
+    async def _write(self, parts: list[bytes]) -> None:
+        if self._socket is None or self._transport is None or self._transport.is_closing():
+            raise LinkError("not connected")
+        data = b"".join(parts)
+        if self._is_tls:
+            self._transport.write(data)
+            try:
+                async with asyncio.timeout(self._stall_s):
+                    await self._room.wait()
+            except TimeoutError:
+                raise LinkError(f"the peer took nothing for {self._stall_s:g} s") from None
+            return
+        try:
+            sent = self._socket.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise LinkError(f"sending: {error.strerror or error}") from error
+        if sent < len(data):
+            await self._in_thread(self._send_all, [memoryview(data)[sent:]])
+
+    async def _encrypt_file(self, parts: Iterator[list[memoryview]]) -> None:
+        while (some := await self._in_thread(_next, parts)) is not None:
+            await self._write([bytes(part) for part in some])
+
+    async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run in the thread; when cancelled, cut the connection first so that the thread ends soon."""
+        running = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        try:
+            return await asyncio.shield(running)
+        except asyncio.CancelledError:
+            self.cut()
+            await asyncio.wait({running}, timeout=self._stall_s)
+            if running.done() and not running.cancelled():
+                running.exception()
+            raise
+
+    def _send_file(self, head: list[bytes], path: Path, offset: int, size: int, context_id: int, fragment: int) -> None:
+        number = _open_at(path, offset)
+        try:
+            for parts in self._parts(head, number, size, context_id, fragment):
+                self._send_all(parts)
+        finally:
+            os.close(number)
+
+    def _parts(
+        self, head: list[bytes], number: int, size: int, context_id: int, fragment: int
+    ) -> Iterator[list[memoryview]]:
+        """Yield buffers with PDU heads and the file between them; each list is sent before the next is made."""
+        chunk = self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)  # and a pad byte
+        view = memoryview(chunk)
+        parts = [memoryview(part) for part in head]
+        padded = size + size % 2
+        in_pdu = 0  # bytes still to come in the PDU that has begun
+        done = 0
+        if size == 0:
+            yield [*parts, memoryview(p_data_head(context_id, LAST, 0))]
+        while done < padded:
+            count = _read(number, view[: min(CHUNK_BYTES, size - done)])
+            if done + count == size and size % 2:
+                view[count] = 0
+                count += 1
+            at = 0
+            while at < count:
+                if in_pdu == 0:
+                    in_pdu = min(fragment, padded - done)
+                    last = LAST if done + in_pdu == padded else 0
+                    parts.append(memoryview(p_data_head(context_id, last, in_pdu)))
+                part = min(in_pdu, count - at)
+                parts.append(view[at : at + part])
+                at, done, in_pdu = at + part, done + part, in_pdu - part
+                if len(parts) >= PARTS_MAX:
+                    yield parts
+                    parts = []
+            yield parts
+            parts = []
+
+    def _send_all(self, parts: list[memoryview]) -> None:
+        """Send everything, waiting for the peer where it must; in the thread. Raises LinkError."""
+        assert self._socket is not None
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        try:
+            while parts:
+                try:
+                    sent = self._socket.sendmsg(parts)
+                except BlockingIOError:
+                    if not poll.poll(self._stall_s * 1000):
+                        raise LinkError(f"the peer took nothing for {self._stall_s:g} s") from None
+                    continue
+                parts = _behind(parts, sent)
+        except OSError as error:
+            raise LinkError(f"sending: {error.strerror or error}") from error
+
+
+def _open_at(path: Path, offset: int) -> int:
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.lseek(number, offset, os.SEEK_SET)
+    except OSError:
+        os.close(number)
+        raise
+    return number
+
+
+def _read(number: int, into: memoryview) -> int:
+    """Read something. Raises LinkError, because a message is half sent by now."""
+    try:
+        count = os.readv(number, [into])
+    except OSError as error:
+        raise LinkError(f"reading the file: {error.strerror or error}") from error
+    if count == 0:
+        raise LinkError(f"the file ends {len(into)} bytes early, or more")
+    return count
+
+
+def _next(parts: Iterator[list[memoryview]]) -> list[memoryview] | None:
+    return next(parts, None)
+
+
+async def _connect(host: str, port: int) -> socket.socket:
+    """Return a connected socket that does not block; addresses are tried in turn. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    error: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        sock = socket.socket(family, kind, protocol)
+        sock.setblocking(False)
+        try:
+            await loop.sock_connect(sock, address)
+        except OSError as failure:
+            sock.close()
+            error = failure
+        except BaseException:
+            sock.close()
+            raise
+        else:
+            return sock
+    raise error
+
+
+def _behind(parts: list[memoryview], sent: int) -> list[memoryview]:
+    """Return what is left of the buffers behind `sent` bytes."""
+    for index, part in enumerate(parts):
+        if sent < len(part):
+            return [part[sent:], *parts[index + 1 :]]
+        sent -= len(part)
+    return []
