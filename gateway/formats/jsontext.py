@@ -5,10 +5,14 @@ The standard writer knows floats only, which turn 98.60 into 98.6.
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
+from json import JSONEncoder
 from json.encoder import encode_basestring
 from typing import TypeAlias
 
 from gateway.formats.digits import plain_digits
+
+_SAMPLES = frozenset({int, type(None)})
+_encoder = JSONEncoder(separators=(",", ":"))
 
 Json: TypeAlias = "bool | int | str | Decimal | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -36,5 +40,7 @@ def _text(value: Json) -> str:
         case Mapping():
             members = (f"{encode_basestring(key)}:{_text(item)}" for key, item in value.items())
             return "{" + ",".join(members) + "}"
+        case _ if _SAMPLES.issuperset(map(type, value)):  # waves: many a second, and the C encoder is ten times faster
+            return _encoder.encode(value)
         case _:
             return "[" + ",".join(map(_text, value)) + "]"
