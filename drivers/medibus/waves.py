@@ -15,6 +15,7 @@ _FACTOR_DIGITS = Context(prec=9)
 _MULTIPLIER_MAX = 255
 _MARKS = {True: "x_medibus_inspiration_start", False: "x_medibus_expiration_start"}
 _MARK_SUB = 900
+MICROSECONDS = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def _wave(stream: Stream, samples: tuple[int | None, ...], gap: bool) -> Wave:
         key=kind.key,
         sub=f"1.1.4.{int(scale.code, 16) + 1}",
         samples=samples,
-        period_s=Decimal(stream.period_us).scaleb(-6),
+        period_s=Decimal(stream.period_us) / MICROSECONDS,
         factor=_FACTOR_DIGITS.divide(scale.high - scale.low, Decimal(scale.bins)),
         offset=scale.low,
         code=name.code,
@@ -124,4 +125,4 @@ def _wave(stream: Stream, samples: tuple[int | None, ...], gap: bool) -> Wave:
 
 def _breath(number: int, at_us: int, inspiration: bool) -> Observation:
     quantity = Quantity(_MARKS[inspiration], "s", None, None, None, "start of a breath's phase in this piece")
-    return observation(quantity, Decimal(at_us).scaleb(-6), f"1.1.4.{_MARK_SUB + number}", episodic=True)
+    return observation(quantity, Decimal(at_us) / MICROSECONDS, f"1.1.4.{_MARK_SUB + number}", episodic=True)
