@@ -100,6 +100,20 @@ class Router:
         plan = self._late.get(message.source) or self._late_plan_of(message.source)
         return self._decide(plan, message) if plan.rules else plan.always
 
+    def waits(self, source: str) -> bool:
+        """Return whether anything of a Source waits until its study is complete."""
+        plan = self._late.get(source) or self._late_plan_of(source)
+        return bool(plan.always.destinations or plan.rules)
+
+    def routes_to(self, message: Incoming | Message, destination: str) -> tuple[int, ...]:
+        """Return the routes, counted from 0, by which a Message is owed to a Destination."""
+        subject = _Subject(message, self._sources.get(message.source))
+        return tuple(
+            number
+            for number, (route, when) in enumerate(zip(self._routes, self._whens, strict=True))
+            if destination in route.to and _covers(route, message.source) and (when is None or _holds(when, subject))
+        )
+
     def keywords(self, source: str) -> frozenset[str]:
         """Return the DICOM keywords that the routes of a Source ask for: what intake must read into `headers`."""
         whens = (when for route, when in zip(self._routes, self._whens, strict=True) if _covers(route, source))
@@ -146,6 +160,13 @@ class Router:
 
     def _in_order(self, names: set[str]) -> tuple[str, ...]:
         return tuple(name for name in self._carried if name in names)
+
+
+def _holds(when: Expression, subject: "_Subject") -> bool:
+    try:
+        return when.matches(subject)
+    except Exception:  # noqa: BLE001 - as in owed: a rule that cannot be evaluated holds
+        return True
 
 
 def _number_of(covering: _Covering) -> int:

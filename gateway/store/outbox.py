@@ -4,7 +4,7 @@ A Delivery leaves `pending` by a Receipt (delivered, parked) or by a person (dis
 (`retry`). Every try and every act is an Attempt row; every act of a person is an audit row.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -14,8 +14,9 @@ from gateway.clock import to_micros
 from gateway.errors import StoreError
 from gateway.model import DeliveryState, Receipt
 from gateway.store.counters import STATE_NAMES
-from gateway.store.keeping import ROWS_A_STATEMENT
+from gateway.store.keeping import ROWS_A_STATEMENT, slot_of
 from gateway.store.ledger import Ledger
+from gateway.store.studies import StudyProgress, mark_owed
 from gateway.store.writer import Batch, Unit
 
 _INSERT_ATTEMPT = "INSERT OR REPLACE INTO attempt (delivery, number, at, verdict, reason, acknowledgement) VALUES "
@@ -134,6 +135,43 @@ class Acts:
         )
         self._audit(connection, at, who, "resend", f"message {message} to {destination} as delivery {number}")
         return number
+
+    def owe(self, connection: apsw.Connection, message: int, destinations: Sequence[str], lane_key: str) -> int:
+        """Owe a Message to Destinations that it is not owed to yet; return how many.
+
+        What waits for something else than its own coming (a complete study) is owed by this.
+        """
+        number_of = self._ledger.id_of
+        owed = 0
+        for name in destinations:
+            endpoint = number_of(connection, "destination", name)
+            standing = "SELECT 1 FROM delivery WHERE message = ? AND destination = ?"
+            if connection.execute(standing, (message, endpoint)).get is not None:
+                continue
+            kind = connection.execute("SELECT kind FROM message WHERE id = ?", (message,)).get
+            if kind is None:
+                return owed
+            ordinal = self._ledger.counters.add(endpoint, f"owed:{kind}")
+            self._ledger.counters.add(endpoint, "pending")
+            connection.execute(
+                "INSERT INTO delivery (id, message, destination, ordinal, slot) VALUES (?, ?, ?, ?, ?)",
+                (self._ledger.take_delivery_id(), message, endpoint, ordinal, slot_of(lane_key)),
+            )
+            owed += 1
+        self._ledger.counters.write(connection)
+        return owed
+
+    def owe_study(
+        self,
+        connection: apsw.Connection,
+        study: StudyProgress,
+        pairs: Iterable[tuple[int, Sequence[str]]],
+        until: int,
+    ) -> None:
+        """Owe Messages of a complete study, and note that this is done for those up to a number."""
+        for message, destinations in pairs:
+            self.owe(connection, message, destinations, study.study_instance_uid)
+        mark_owed(connection, study.id, until)
 
     def record(self, connection: apsw.Connection, act: str, detail: str, who: str, at: datetime) -> None:
         """Write an act that changes no Delivery (a backup, an alarm seen) to the audit trail."""

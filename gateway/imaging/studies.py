@@ -1,0 +1,193 @@
+"""Watches studies grow until they are complete, and then owes what waited for that.
+
+    open --MPPS over and all it made is here, commitment asked, or nothing new for study_stable_s--> complete
+    complete --one more Instance--> open
+
+A study is complete for a Source. MPPS counts when every step that answers to the study is over and every object that
+the steps say they made is held; where one is missing the age decides. Each round also compares new Instances with
+their worklist items and holds an alarm for each Source whose Instances disagree.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+from gateway.alarms import Alarms
+from gateway.clock import Clock
+from gateway.dataset import Attributes
+from gateway.formats.mpps import performed_instances
+from gateway.imaging.demographics import COMPARED, disagreements
+from gateway.orders import ScheduledStep
+from gateway.routing import Router
+from gateway.store.commitments import newest_held
+from gateway.store.reading import read_message
+from gateway.store.steps import steps_of_study
+from gateway.store.store import Store
+from gateway.store.studies import (
+    FOLLOW_ROWS_MAX,
+    NewInstance,
+    StudyProgress,
+    complete,
+    follow,
+    followed_until,
+    messages_of_study,
+    open_studies,
+    owing_studies,
+    read_new_instances,
+    sources_disagreeing,
+)
+
+ROUND_S = 1.0
+REMEMBERED_MAX = 10_000  # comparisons whose result is known
+
+_log = logging.getLogger("gateway.imaging")
+
+FindItem = Callable[[ScheduledStep], Attributes | None]
+
+
+class StudyWatch:
+    """One for the agent; `stable_s` tells how long a Source's studies wait for more."""
+
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        alarms: Alarms,
+        *,
+        router: Callable[[], Router],
+        find_item: FindItem,
+        stable_s: Callable[[str], float],
+        owed: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Take the parts; `owed` hears on the loop which Destinations have new Deliveries."""
+        self._store = store
+        self._clock = clock
+        self._alarms = alarms
+        self._router = router
+        self._find_item = find_item
+        self._stable_s = stable_s
+        self._owed = owed
+        self._mark: int | None = None
+        self._written = 0
+        self._compared: dict[tuple[str, ...], frozenset[str]] = {}
+
+    async def run(self) -> None:
+        """Go round until cancelled."""
+        while True:
+            if not await self.round():
+                await asyncio.sleep(ROUND_S)
+
+    async def round(self) -> bool:
+        """Follow, complete, owe; return whether more waits already."""
+        more = await self._follow()
+        await self._complete()
+        return await self._owe() or more
+
+    async def _follow(self) -> bool:
+        mark = self._mark if self._mark is not None else await asyncio.to_thread(self._first_mark)
+        until, instances = await asyncio.to_thread(lambda: read_new_instances(self._store.readers.connection, mark))
+        differing = await asyncio.to_thread(self._compare, instances)
+        if instances or until - self._written >= FOLLOW_ROWS_MAX:
+            await asyncio.wrap_future(self._store.call(lambda c: follow(c, until, instances, differing)))
+            self._written = until
+        self._mark = until
+        if differing:
+            await self._tell_disagreements()
+        return until - mark >= FOLLOW_ROWS_MAX
+
+    def _first_mark(self) -> int:
+        self._written = followed_until(self._store.readers.connection)
+        return self._written
+
+    def _compare(self, instances: Iterable[NewInstance]) -> dict[tuple[str, str], frozenset[str]]:
+        """Return by Source and study the keywords that differ from the worklist, in a worker thread."""
+        found: dict[tuple[str, str], frozenset[str]] = {}
+        for each in instances:
+            study = each.headers.get("StudyInstanceUID", "")
+            keywords = self._differs(each.headers) if study else frozenset()
+            if keywords:
+                found[each.source, study] = found.get((each.source, study), frozenset()) | keywords
+        return found
+
+    def _differs(self, headers: dict[str, str]) -> frozenset[str]:
+        key = tuple(headers.get(keyword, "") for keyword in COMPARED)
+        known = self._compared.get(key)
+        if known is None:
+            scheduled = ScheduledStep(
+                study_instance_uid=headers.get("StudyInstanceUID", ""),
+                accession_number=headers.get("AccessionNumber", ""),
+            )
+            item = self._find_item(scheduled)
+            known = frozenset(disagreements(headers, item)) if item is not None else frozenset()
+            if len(self._compared) >= REMEMBERED_MAX:
+                self._compared.clear()
+            self._compared[key] = known
+        return known
+
+    async def _tell_disagreements(self) -> None:
+        counts = await asyncio.to_thread(lambda: sources_disagreeing(self._store.readers.connection))
+        for source, count in counts.items():
+            words = f"objects from {source} disagree with the worklist (gateway studies --disagreeing): {count} studies"
+            self._alarms.put(f"worklist-disagrees:{source}", words)
+
+    async def _complete(self) -> None:
+        now = self._clock.now()
+        causes = await asyncio.to_thread(self._causes, now)
+        for cause, studies in causes.items():
+            done = await asyncio.wrap_future(
+                self._store.call(lambda c, cause=cause, studies=studies: complete(c, studies, cause, now))  # type: ignore[misc]
+            )
+            for study in studies:
+                if study.id in done:
+                    _log.info(
+                        "study.completed source=%s study=%d instances=%d cause=%s",
+                        study.source,
+                        study.id,
+                        study.instances,
+                        cause,
+                    )
+
+    def _causes(self, now: datetime) -> dict[str, list[StudyProgress]]:
+        """Return the studies that are complete by now, by what says so; in a worker thread."""
+        found: dict[str, list[StudyProgress]] = {}
+        for study in open_studies(self._store.readers.connection):
+            cause = self._cause(study, now)
+            if cause is not None:
+                found.setdefault(cause, []).append(study)
+        return found
+
+    def _cause(self, study: StudyProgress, now: datetime) -> str | None:
+        connection = self._store.readers.connection
+        steps = steps_of_study(connection, study.study_instance_uid)
+        if steps and all(step.state.final for step in steps):
+            made = {uid for step in steps for _, uid in performed_instances(step)}
+            if made and len(newest_held(connection, made)) == len(made):
+                return "mpps"
+        # A clock that was set back makes a study wait, not hurry.
+        return "age" if (now - study.last_at).total_seconds() >= self._stable_s(study.source) else None
+
+    async def _owe(self) -> bool:
+        """Make Deliveries for complete studies, a bounded piece of each; return whether more waits."""
+        owing = await asyncio.to_thread(lambda: owing_studies(self._store.readers.connection))
+        more = False
+        for study in owing:
+            router = self._router()
+            pairs, until = await asyncio.to_thread(self._late, router, study)
+            await asyncio.wrap_future(
+                self._store.call(lambda c, s=study, p=pairs, u=until: self._store.acts.owe_study(c, s, p, u))  # type: ignore[misc]
+            )
+            self._owed({name for _, names in pairs for name in names})
+            more = more or until < study.last_message
+        return more
+
+    def _late(self, router: Router, study: StudyProgress) -> tuple[list[tuple[int, tuple[str, ...]]], int]:
+        """Return the next Messages of a study with the Destinations they are owed to now, and how far that goes."""
+        connection = self._store.readers.connection
+        numbers = messages_of_study(connection, study, study.owed_until) if router.waits(study.source) else []
+        pairs = []
+        for number in numbers:
+            message = read_message(connection, number)
+            if message is not None and (names := router.owed_when_complete(message).destinations):
+                pairs.append((number, names))
+        return pairs, numbers[-1] if numbers else study.last_message
