@@ -306,7 +306,7 @@ if __name__ == "__main__":
     parser = arguments("datex_s5", "GE S/5 monitors.", "--monitors 20 --pty beds/s5 --fault restart@60+5")
     parser.add_argument("--level", type=int, choices=range(2, 12), default=10, help="interface level (default 10)")
     options = parser.parse_args()
-    now = time.monotonic()
+    now = time.monotonic() * options.speed
     machines: list[Machine] = [
         S5Monitor(
             level=options.level,

@@ -198,8 +198,10 @@ class UdpEnd(asyncio.DatagramProtocol):
 class Bed:
     """One monitor at its end of the cable."""
 
-    def __init__(self, machine: Machine, end: End, journal: Journal | None = None) -> None:
+    def __init__(self, machine: Machine, end: End, journal: Journal | None = None, speed: float = 1.0) -> None:
+        """Take the parts; `speed` is how much faster than life the monitor's time passes."""
         self.end = end
+        self._speed = speed
         self.sent = 0
         self.taken = 0
         self._machine = machine
@@ -208,11 +210,11 @@ class Bed:
 
     async def run(self) -> None:
         """Play until cancelled; the port is brought by `plug` before."""
-        began = time.monotonic()
+        began = self._now()
         plugged = True
         try:
             while True:
-                now = time.monotonic()
+                now = self._now()
                 wanted = not self._machine.script.stands("unplug", now - began)
                 if wanted and not plugged:
                     await self.end.plug(self._hear)
@@ -231,7 +233,7 @@ class Bed:
         await self.end.plug(self._hear)
 
     def _hear(self, data: bytes) -> None:
-        self._machine.receive(data, time.monotonic())
+        self._machine.receive(data, self._now())
         self._wake.set()
 
     def _send(self, plugged: bool) -> None:
@@ -245,10 +247,13 @@ class Bed:
                 self._journal.flush()
 
     async def _wait(self, until: float) -> None:
-        self._wake.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+            async with asyncio.timeout(max(0.0, until - self._now()) / self._speed):
                 await self._wake.wait()
+        self._wake.clear()
+
+    def _now(self) -> float:
+        return time.monotonic() * self._speed
 
 
 def arguments(module: str, description: str, example: str) -> argparse.ArgumentParser:
@@ -259,6 +264,7 @@ def arguments(module: str, description: str, example: str) -> argparse.ArgumentP
     where.add_argument("--tcp", type=address, metavar="HOST:PORT", help="listen; PORT+1 and so on for further ones")
     parser.add_argument("--monitors", type=int, default=1, metavar="N", help="how many monitors (default 1)")
     parser.add_argument("--fault", type=step, action="append", default=[], help="KIND@START[+SECONDS], several times")
+    parser.add_argument("--speed", type=float, default=1.0, metavar="FACTOR", help="how much faster than life")
     parser.add_argument("--for", dest="seconds", type=float, default=None, metavar="S", help="stop after S seconds")
     add_journal(parser)
     return parser
@@ -287,7 +293,7 @@ def serial_ends(asked: argparse.Namespace) -> list[End]:
 async def play(machines: Sequence[Machine], ends: Sequence[End], asked: argparse.Namespace) -> None:
     """Plug all monitors in, announce their ports, play, and say at the end what was sent."""
     journal = Journal(asked.journal)
-    beds = [Bed(machine, end, journal) for machine, end in zip(machines, ends, strict=True)]
+    beds = [Bed(machine, end, journal, asked.speed) for machine, end in zip(machines, ends, strict=True)]
     for bed in beds:
         await bed.plug()
     stopped = stop_event()

@@ -5,6 +5,7 @@ request for waves takes the place of one that another recorder made, so where on
 `transmit = false`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -116,6 +117,8 @@ class DatexS5:
     def __post_init__(self) -> None:
         if not INTERVAL_S_MIN <= self.interval_s <= INTERVAL_S_MAX:
             raise ValueError(f"interval_s must be {INTERVAL_S_MIN} to {INTERVAL_S_MAX}, got {self.interval_s}")
+        if not re.fullmatch(r"([+-]\d\d:\d\d|Z)?", self.zone):
+            raise ValueError(f"zone must be an offset such as +02:00, got {self.zone!r}")
         if not self.classes:
             raise ValueError("classes must name at least one")
         if len(set(self.waves)) < len(self.waves) or len(self.waves) > WAVES_MAX:
