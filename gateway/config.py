@@ -33,6 +33,16 @@ TOPIC = {  # MQTT 5.0, 4.7: '+' and '#' are wildcards, '$' at the start is the b
 }
 LINE_OF_TEXT = {"pattern": r"[^\x00-\x1f\x7f]{0,250}", "expects": "up to 250 characters on one line"}
 EUI_64 = {"pattern": r"[0-9A-F]{16}", "expects": "an EUI-64: 16 hexadecimal digits in upper case"}
+RATE = {"pattern": r"[0-9]{1,9}(\.[0-9]{1,3})? ?([KMG]i?)?B/s", "expects": 'a rate such as "10 MB/s"'}
+HOURS = {
+    "pattern": r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]",
+    "expects": 'hours of the day such as "20:00-06:00"',
+}
+WEB_URL = {
+    "pattern": r"https?://[A-Za-z0-9_.\[\]:-]{1,300}(/[A-Za-z0-9_.~/-]{0,500})?",
+    "expects": 'the DICOMweb service\'s "https://host:port/path", without user or password in it',
+    "hidden": True,
+}
 URL = {
     "pattern": r"mqtts?://[A-Za-z0-9_.\[\]:-]{1,300}/?",
     "expects": '"mqtt://host:port" or "mqtts://host:port", without user or password in it',
@@ -245,6 +255,12 @@ class DicomDestination:
     tls: ClientTls | None = None
     mpps: bool = False
     parallel: int = field(default=1, metadata=LANES)
+    bandwidth_max: str | None = field(default=None, metadata=RATE)
+    hours: str | None = field(default=None, metadata=HOURS)
+    commitment: bool = False
+    commitment_delay_s: float = field(default=10.0, metadata={"min": 0})
+    commitment_timeout_s: float = field(default=3600.0, metadata=POSITIVE)
+    commitment_attempts_max: int = field(default=3, metadata=AT_LEAST_ONE)
     connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
     response_timeout_s: float = field(default=60.0, metadata=POSITIVE)
     on_error: Literal["park", "hold"] = "park"
@@ -257,7 +273,53 @@ class DicomDestination:
         return self.parallel
 
 
-Destination = MllpDestination | MqttDestination | DicomDestination
+@dataclass(frozen=True, kw_only=True)
+class StowDestination:
+    """`[[destination]]` with `type = "stow"`: STOW-RS to a DICOMweb archive; `url` is its root, before `/studies`.
+
+    `secret` is the password of `username`, or a bearer token where there is no username.
+    """
+
+    name: str = field(metadata=NAME)
+    type: Literal["stow"] = "stow"
+    url: str = field(metadata=WEB_URL)
+    username: str | None = None
+    secret: Secret | None = None
+    tls: ClientTls | None = None
+    parallel: int = field(default=1, metadata=LANES)
+    batch_max: int = field(default=16, metadata={"min": 1, "max": 256})
+    bandwidth_max: str | None = field(default=None, metadata=RATE)
+    hours: str | None = field(default=None, metadata=HOURS)
+    connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
+    response_timeout_s: float = field(default=60.0, metadata=POSITIVE)
+    on_error: Literal["park", "hold"] = "park"
+    content_attempts_max: int = field(default=5, metadata=AT_LEAST_ONE)
+    enabled: bool = True
+
+    def __post_init__(self) -> None:
+        if self.username is not None and self.secret is None:
+            raise ValueError("username needs a secret, its password")
+
+    @property
+    def lanes(self) -> int:
+        """Return how many requests may run side by side."""
+        return self.parallel
+
+
+Destination = MllpDestination | MqttDestination | DicomDestination | StowDestination
+
+Option = Literal[
+    "retain-full-dates",
+    "retain-modified-dates",
+    "retain-uids",
+    "retain-device",
+    "retain-institution",
+    "retain-patient-characteristics",
+    "retain-safe-private",
+    "clean-descriptors",
+    "clean-structured-content",
+]
+"""An option of the Basic Application Level Confidentiality Profile (PS3.15, E.3)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,12 +328,41 @@ class Route:
 
     `from` is a keyword of Python, so the field is `sources` and the key of the file is `from`. With
     `after = "study-complete"` Instances are owed when their study is complete, not as they come.
+
+    The rest concerns Instances alone. `priority` puts them before others. What goes to `to` can be changed on the way:
+    `deidentify`, its options and the private blocks known to be safe; `hash`, `copy` (to = from), `set`, `remove` of
+    attributes by keyword, "(gggg,eeee)" or a path through sequences; `coerce` of demographics from the worklist.
     """
 
     sources: tuple[str, ...] = field(metadata={"key": "from", "items_min": 1})
     to: tuple[str, ...] = field(metadata={"items_min": 1})
     when: str | None = None
     after: Literal["study-complete"] | None = None
+    priority: Literal["routine", "stat"] | None = None
+    deidentify: Literal["basic"] | None = None
+    deidentify_options: tuple[Option, ...] = ()
+    safe_private: tuple[str, ...] = ()
+    secret: Secret | None = None
+    coerce: Literal["worklist"] | None = None
+    hashed: tuple[str, ...] = field(default=(), metadata={"key": "hash"})
+    copied: dict[str, str] = field(default_factory=dict, metadata={"key": "copy"})
+    assigned: dict[str, str] = field(default_factory=dict, metadata={"key": "set"})
+    removed: tuple[str, ...] = field(default=(), metadata={"key": "remove"})
+
+    def __post_init__(self) -> None:
+        if (self.deidentify or self.hashed) and self.secret is None:
+            raise ValueError('deidentify and hash need a secret, such as secret = { credential = "research" }')
+        if self.deidentify is None and (self.deidentify_options or self.safe_private):
+            raise ValueError('deidentify_options and safe_private need deidentify = "basic"')
+        if self.deidentify and self.coerce:
+            raise ValueError("either deidentify or coerce: coerced objects keep what was there before")
+        if {"retain-full-dates", "retain-modified-dates"} <= set(self.deidentify_options):
+            raise ValueError("either retain-full-dates or retain-modified-dates")
+
+    @property
+    def changes(self) -> bool:
+        """Return whether Instances are changed on the way."""
+        return bool(self.deidentify or self.coerce or self.hashed or self.copied or self.assigned or self.removed)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -323,6 +414,7 @@ _CARRIED = {
     "mllp": frozenset({Kind.HL7, Kind.OBSERVATIONS}),
     "mqtt": frozenset({Kind.HL7, Kind.OBSERVATIONS}),
     "dicom": frozenset({Kind.DICOM}),
+    "stow": frozenset({Kind.DICOM}),
 }
 
 
