@@ -5,6 +5,7 @@ breaker:  closed --failed--> open --its time is up--> one lane tries --delivered
 """
 
 import asyncio
+import threading
 from collections.abc import Callable
 from datetime import datetime, time, timedelta
 
@@ -16,18 +17,20 @@ BURST_S = 0.25  # what may go at once after a pause, in seconds of the rate
 
 
 class Bandwidth:
-    """A token bucket over all lanes of a Destination."""
+    """A token bucket over all lanes of a Destination; any thread may take from it."""
 
     def __init__(self, bytes_a_second: float, clock: Clock) -> None:
         self._rate = bytes_a_second
         self._clock = clock
         self._free_at = clock.monotonic()
+        self._lock = threading.Lock()
 
     def debt_s(self, size: int) -> float:
         """Take so many bytes and return how long their sender must wait for it."""
-        now = self._clock.monotonic()
-        self._free_at = max(self._free_at, now - BURST_S) + size / self._rate
-        return max(self._free_at - now, 0.0)
+        with self._lock:
+            now = self._clock.monotonic()
+            self._free_at = max(self._free_at, now - BURST_S) + size / self._rate
+            return max(self._free_at - now, 0.0)
 
     async def take(self, size: int) -> None:
         """Take so many bytes, and return when they may go."""

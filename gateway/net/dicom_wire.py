@@ -61,6 +61,7 @@ class Wire(asyncio.BufferedProtocol):
         self._writing = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._chunk: bytearray | None = None
+        self.pace: Callable[[int], float] | None = None  # told of so many bytes of a file, says how long to wait
 
     async def connect(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str | None) -> None:
         """Connect, and shake hands where it is TLS. Raises OSError."""
@@ -185,6 +186,8 @@ class Wire(asyncio.BufferedProtocol):
     async def _encrypt_file(self, parts: Iterator[list[memoryview]]) -> None:
         while (some := await self._in_thread(_next, parts)) is not None:
             await self._write([bytes(part) for part in some])
+            if self.pace is not None:
+                await asyncio.sleep(self.pace(sum(map(len, some))))
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run in the thread; when cancelled, cut the connection first so that the thread ends soon."""
@@ -203,6 +206,8 @@ class Wire(asyncio.BufferedProtocol):
         try:
             for parts in self._parts(head, number, size, context_id, fragment):
                 self._send_all(parts)
+                if self.pace is not None:
+                    self._rest(self.pace(sum(map(len, parts))))
         finally:
             os.close(number)
 
@@ -237,6 +242,13 @@ class Wire(asyncio.BufferedProtocol):
                     parts = []
             yield parts
             parts = []
+
+    def _rest(self, seconds: float) -> None:
+        """Wait in the thread; an end of the connection ends it."""
+        if seconds > 0 and self._socket is not None:
+            poll = select.poll()
+            poll.register(self._socket, 0)
+            poll.poll(seconds * 1000)
 
     def _send_all(self, parts: list[memoryview]) -> None:
         """Send everything, waiting for the peer where it must; in the thread. Raises LinkError."""

@@ -59,7 +59,10 @@ class PeerAbortError(LinkError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
-    """Whom to call, and how long to wait; `server_name` is what its certificate must say, by default the host."""
+    """Whom to call, and how long to wait; `server_name` is what its certificate must say, by default the host.
+
+    `pace` is told of each piece of a file that was sent, in bytes, and says how many seconds to wait; any thread.
+    """
 
     host: str
     port: int
@@ -70,6 +73,7 @@ class Peer:
     connect_timeout_s: float = 10.0
     response_timeout_s: float = 60.0
     stall_s: float = STALL_S
+    pace: Callable[[int], float] | None = None
 
     @property
     def words(self) -> str:
@@ -182,6 +186,7 @@ class RequestedAssociation:
         self._wire = Wire(
             lambda: self._layer.buffers()[0], self._received, self._lost, stall_s=peer.stall_s, name="dicom-out"
         )
+        self._wire.pace = peer.pace
         self._opened: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
         self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
         self._one = asyncio.Lock()
