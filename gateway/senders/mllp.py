@@ -16,7 +16,7 @@ may come, and what it means:
 In enhanced mode the commit answer counts; an application answer that follows for a settled id is skipped. A peer that
 closes after each message is met by asking the socket before each write; where it closed in the very moment of a
 write, the same bytes go out once more on a new connection, at once. HL7 received goes out as received; Results
-become PCD-01.
+become PCD-01, procedure steps an order status.
 """
 
 import asyncio
@@ -29,6 +29,7 @@ from gateway.config import MllpDestination
 from gateway.errors import ContentError, FrameError, LinkError
 from gateway.formats.acknowledgement import Acknowledgement, read_acknowledgement
 from gateway.formats.hl7 import read_header
+from gateway.formats.order_status import render_order_status
 from gateway.formats.origin import Origins
 from gateway.formats.pcd import render_pcd01
 from gateway.model import Kind, Parcel, Receipt, Verdict
@@ -115,6 +116,11 @@ class MllpSender:
         match message.kind:
             case Kind.OBSERVATIONS:
                 content = render_pcd01(parcel, self._origins(message), waves=self._settings.waves)
+                return _Question(
+                    frame=encode_frame(content), control_id=parcel.delivery.control_id.encode(), answered=True
+                )
+            case Kind.MPPS if self._settings.order_status is not None:
+                content = render_order_status(parcel, self._origins(message), self._settings.order_status)
                 return _Question(
                     frame=encode_frame(content), control_id=parcel.delivery.control_id.encode(), answered=True
                 )

@@ -4,6 +4,7 @@ import ssl
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing, asynccontextmanager, closing
+from dataclasses import replace
 from pathlib import Path
 
 import hl7
@@ -13,6 +14,7 @@ from hl7apy.mllp import AbstractHandler, MLLPServer
 
 from gateway.config import ClientTls, MllpDestination
 from gateway.errors import LinkError
+from gateway.formats.order_status import render_order_status
 from gateway.formats.origin import Origin
 from gateway.formats.pcd import render_pcd01
 from gateway.model import Kind, Message, Parcel, Receipt, Verdict
@@ -424,3 +426,29 @@ async def test_hl7apy_which_serves_one_message_a_connection_takes_all_we_send() 
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 8
     assert received == [render_pcd01(parcel, ORIGIN).decode() for parcel in parcels]
+
+
+def mpps_parcel() -> Parcel:
+    message = message_of(None, kind=Kind.MPPS, raw=b"", number=3)
+    facts = {"step": '{"00400252": ["CS", ["COMPLETED"]]}', "orders": '[{"00080050": ["SH", ["A1"]]}]'}
+    return parcel_of(replace(message, headers=facts), number=3)
+
+
+async def test_a_procedure_step_goes_out_as_an_order_status_where_one_is_wanted() -> None:
+    async with ScriptedReceiver.serving() as receiver:
+        sender = MllpSender(
+            MllpDestination(name="ris", host="127.0.0.1", port=receiver.port, order_status="orm-o01"), origins
+        )
+        receipts = await sent(sender, [mpps_parcel()])
+        await sender.close()
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED]
+    assert receiver.messages == [render_order_status(mpps_parcel(), ORIGIN, "orm-o01")]
+
+
+async def test_a_procedure_step_that_nobody_wanted_is_refused() -> None:
+    async with talk() as (receiver, sender):
+        receipts = await sent(sender, [mpps_parcel()])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED]
+    assert receiver.messages == []
