@@ -7,7 +7,7 @@ Codes are two upper-case hex digits and stay text.
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from gateway.errors import ContentError
 
@@ -18,6 +18,7 @@ TEXT_CHARS_MAX = 32
 CURVE_BINS_MAX = 4095
 
 _CODE = re.compile(r"[0-9A-F]{2}")
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)", re.ASCII)
 _CURVE_RECORD_CHARS = 23
 _PRIORITY_MAX = 31
 _CENTURY_TURN = 80  # years 80 to 99 are of the 1900s: the manual's own example is of 1993
@@ -77,11 +78,7 @@ def number_of(value: str) -> Decimal | str | None:
     plain = value.replace(" ", "")
     if plain in ("", "-", ".", "-."):
         return None
-    try:
-        number = Decimal(plain)
-    except InvalidOperation:
-        return value.strip()
-    return number if number.is_finite() else value.strip()
+    return Decimal(plain) if _NUMBER.fullmatch(plain) else value.strip()
 
 
 def read_alarms(data: bytes) -> list[Alarm]:

@@ -62,7 +62,7 @@ class Medibus:
     transmit: bool = True
     interval_s: float = 2.0
     waves: tuple[str, ...] = ("paw", "flow", "co2")
-    wave_period_s: float = 0.016
+    wave_period_s: float = 0.015  # 5.2 ms of the V series become 15.6 ms
     profile: Literal["auto", "classic", "x"] = "auto"
 
     def __post_init__(self) -> None:

@@ -113,6 +113,11 @@ class Decoder:
         """Return how many bytes of unfinished frames are held."""
         return sum(len(held) for held in (self._response, self._command) if held is not None)
 
+    @property
+    def response_bytes(self) -> int:
+        """Return how much of a response has come, 0 when none is open."""
+        return 0 if self._response is None else len(self._response)
+
     def receive(self, data: bytes) -> list[Event]:
         """Take bytes that came and return what they complete."""
         events: list[Event] = []

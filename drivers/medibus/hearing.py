@@ -14,6 +14,7 @@ from gateway.driver import Condition, Reading, Result
 from gateway.protocols.border import reading_of
 from gateway.protocols.faults import FaultBin
 
+FRAME_REST_S = 3.0  # a response that does not grow any more is lost, although the Device may say NOP inside it
 CURVE_REST_S = 1.0  # what was collected of a curve that stopped is handed on
 OPENING_BYTES = 300  # slow bytes before the first frame: the end of one whose start was never seen
 OPENING_CURVE_BYTES = 4096  # curves of an earlier conversation flow on until the Device has heard us
@@ -38,6 +39,7 @@ class Hearing:
         self._opening_left = OPENING_BYTES
         self._curves_left = OPENING_CURVE_BYTES
         self._icc_told_at: float | None = None
+        self._grown_at: float | None = None  # when an unfinished response last grew
 
     @property
     def buffered_bytes(self) -> int:
@@ -47,29 +49,36 @@ class Hearing:
     @property
     def deadline(self) -> float | None:
         """Return when gathered faults and the rest of a curve come out."""
-        waits = (self._noise.deadline, self._unread.deadline, self._curves_due())
+        waits = (self._noise.deadline, self._unread.deadline, self._curves_due(), self._frame_due())
         return min((due for due in waits if due is not None), default=None)
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes that came; return the frames in them for whoever answers."""
         self._emit(now)
+        before = self._decoder.response_bytes
         events = self._decoder.receive(data)
+        if (size := self._decoder.response_bytes) != before:
+            self._grown_at = now if size else None
         for event in events:
             self._take(event, now)
         return events
 
-    def tick(self, now: float) -> None:
-        """Hand out gathered faults, and the rest of a curve that stopped, whose time has come."""
+    def tick(self, now: float) -> bool:
+        """Hand out what was gathered and whose time has come; return whether a response was never ended."""
         self._emit(now)
         due = self._curves_due()
         if due is not None and now >= due:
             self._flush_curves()
+        due = self._frame_due()
+        if due is None or now < due:
+            return False
+        self._drop(now)
+        return True
 
     def notice_silence(self, now: float) -> None:
         """Take notice that communication has died: nothing more comes of a frame that has begun, nor of curves."""
         self.stop_curves()
-        if lost := self._decoder.drop():
-            self._noise.add("a frame that was never ended", lost, now)
+        self._drop(now)
 
     def stop_curves(self) -> None:
         """Forget the curves that were asked for: the Device has."""
@@ -81,6 +90,11 @@ class Hearing:
         """Hand over what was learned since the last call."""
         taken, self._readings = self._readings, []
         return taken
+
+    def _drop(self, now: float) -> None:
+        self._grown_at = None
+        if lost := self._decoder.drop():
+            self._noise.add("a frame that was never ended", lost, now)
 
     def _take(self, event: Event, now: float) -> None:
         match event:
@@ -160,6 +174,9 @@ class Hearing:
         self._curves_left -= len(opening)
         if (rest := data[len(opening) :]) and self._chooses_curves:
             self._noise.add_run("curve bytes that nobody asked for: check the parity (8E1, 8N1)", rest, now)
+
+    def _frame_due(self) -> float | None:
+        return None if self._grown_at is None else self._grown_at + FRAME_REST_S
 
     def _curves_due(self) -> float | None:
         decoder = self.waves.decoder

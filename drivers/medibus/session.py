@@ -89,7 +89,7 @@ class MedibusSession:
 
     def tick(self, now: float) -> None:
         """Ask, ask again, or call anew, where it is time; hand out what was gathered."""
-        self._hearing.tick(now)
+        lost = self._hearing.tick(now)
         silent_at = self._silent_at()
         if silent_at is not None and now >= silent_at:
             self._heard_at = None
@@ -99,7 +99,7 @@ class MedibusSession:
         if self._suspended_until is not None and now >= self._suspended_until:
             self._call(None)
         asked = self._asked
-        if asked is not None and asked.code != Code.ICC and now >= asked.at + ANSWER_S:
+        if asked is not None and asked.code != Code.ICC and (lost or now >= asked.at + ANSWER_S):
             self._ask_again(asked, now)
         self._go_on(now)
 

@@ -1,0 +1,212 @@
+"""The Session against the simulated Device, in virtual time."""
+
+import itertools
+from decimal import Decimal
+
+import pytest
+
+from drivers.medibus import Medibus
+from drivers.medibus.frames import encode_command, encode_response
+from drivers.medibus.session import IDENTIFICATION
+from gateway.driver import Absent, Method, Phase, Priority
+from simulators.medibus_codec import ESC, SOH, frame
+from simulators.medibus_models import MODELS
+from tests.drivers.medibus.virtual import Wire
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_a_minute_of_each_model_is_read_without_a_fault(model: str) -> None:
+    wire = Wire(model).run(60)
+
+    rates, waves = wire.seen("resp_rate"), wire.waves("paw_wave")
+    assert wire.faults == []
+    assert 28 <= len(rates) <= 31 and len({item.value for item in rates}) > 5
+    assert not any(wave.gap or None in wave.samples for wave in waves)
+    seconds = sum(len(wave.samples) * wave.period_s for wave in waves)
+    assert Decimal(58) < seconds < Decimal(60)
+    assert len(wire.seen("x_medibus_inspiration_start")) >= 8
+    assert {result.device.model for result in wire.results} == {MODELS[model].identification.split("'")[1]}
+
+
+def test_limits_stand_beside_their_values_and_settings_say_that_they_are_set() -> None:
+    wire = Wire("v500", waves=()).run(5)
+
+    volume, peak = wire.seen("minute_volume")[0], wire.seen("paw_insp_peak")[0]
+    assert (volume.low, volume.high) == (Decimal("3.5"), Decimal("14.0"))
+    assert (peak.low, peak.high, peak.unit) == (None, Decimal(40), "mbar")
+    assert wire.seen("set_peep")[0].method is Method.SETTING_MANUAL
+    assert wire.seen("vent_mode")[0].value == "PC BIPAP"
+    assert wire.waves("paw_wave") == []
+
+
+def test_the_devices_clock_comes_with_its_values_and_its_jump_is_seen() -> None:
+    wire = Wire("primus", "clock@4+3600", waves=()).run(8)
+
+    clocks = [result.device_clock for result in wire.results if result.device_clock is not None]
+    assert str(clocks[0]) == "2026-07-05 10:15:00" and str(clocks[-1]).startswith("2026-07-05 11:15:0")
+    assert next(result.device_time for result in wire.results if result.device_time) == "10:15:00 05-JUL-26"
+
+
+def test_a_device_without_a_clock_is_not_asked_for_one() -> None:
+    wire = Wire("evita4", waves=()).run(5)
+
+    assert encode_command(0x28) not in b"".join(wire.said)
+    assert all(result.device_time is None for result in wire.results)
+
+
+def test_values_of_sensors_that_are_off_are_absent_and_come_back() -> None:
+    wire = Wire("v500", "sensor-off@10+10", waves=()).run(30)
+
+    spo2 = wire.seen("spo2")
+    off = [item for item in spo2 if item.absent is not None]
+    assert 4 <= len(off) <= 6 and {item.absent for item in off} == {Absent.NAV}
+    assert spo2[0].value is not None and spo2[-1].value is not None
+    assert all(item.value is not None for item in wire.seen("paw_insp_peak"))
+
+
+def test_an_alarm_begins_is_present_and_ends() -> None:
+    wire = Wire("v500", "alarm@5+10", waves=()).run(25)
+
+    alarms = [item for result in wire.results for item in result.conditions if item.code == "1/10"]
+    assert (alarms[0].phase, alarms[-1].phase) == (Phase.START, Phase.END)
+    assert {item.phase for item in alarms[1:-1]} == {Phase.PRESENT} and len(alarms) > 4
+    assert (alarms[0].priority, alarms[0].technical, alarms[0].mdc) == (Priority.HIGH, False, 196650)
+    assert alarms[0].text == "Airway press. high limit (PAW HIGH), priority 30 of 31"
+    assert (alarms[0].sub, alarms[0].high) == ("1.1.1.126", Decimal(40))
+
+
+@pytest.mark.parametrize(("fault", "every_s"), [("checksum", 0.7), ("cut", 8.0), ("noise", 0.7)])
+def test_what_was_spoiled_is_asked_again_and_never_gives_a_wrong_value(fault: str, every_s: float) -> None:
+    wire = Wire("evita4", *(f"{fault}@{1 + every_s * number:.1f}" for number in range(int(30 / every_s)))).run(60)
+
+    peaks = wire.seen("paw_insp_peak")
+    assert {item.value for item in peaks if item.value is not None} == {Decimal(24)}
+    assert len(peaks) >= 20
+    assert wire.faults and len(wire.faults) < 20
+
+
+def test_a_silent_device_is_called_until_it_answers() -> None:
+    wire = Wire("v500", "silence@5.1+10").run(30)
+
+    late = [
+        at for at, reading in wire.readings if any(o.key == "spo2" for r in reading.results for o in r.observations)
+    ]
+    assert not [at for at in late if 5.2 < at < 15] and [at for at in late if 15 < at < 19]
+    assert b"".join(wire.said).count(encode_command(0x51)) >= 3
+    assert wire.waves("paw_wave")[-1].samples
+
+
+def test_a_device_that_was_switched_off_is_read_again_without_a_person() -> None:
+    wire = Wire("v500", "restart@10+8").run(40)
+
+    told = [at for at, reading in wire.readings for result in reading.results if result.observations]
+    assert not [at for at in told if 11.1 < at < 18] and [at for at in told if 18 < at < 23]
+    assert wire.waves("paw_wave")[-1].samples
+    assert not wire.faults
+
+
+def test_a_device_that_lost_us_and_calls_is_answered_and_told() -> None:
+    wire = Wire("v500").run(10)
+    wire.device._forget()
+    wire.device._icc_due = wire.now
+
+    wire.run(10)
+
+    codes = [item.code for result in wire.results for item in result.conditions]
+    assert codes == ["ICC"]
+    assert encode_response(0x51) in wire.said[-1] or any(encode_response(0x51) in said for said in wire.said)
+    assert wire.waves("paw_wave")[-1].samples
+
+
+def test_in_simulation_nothing_is_published_and_the_notice_says_so() -> None:
+    wire = Wire("primus", simulation=True).run(20)
+
+    assert wire.readings == []
+    assert wire.session.notice == "simulation mode: nothing is published"
+
+
+def test_curve_bytes_that_are_lost_are_gaps_not_wrong_samples() -> None:
+    clean, wire, count = Wire("evita4").run(30), Wire("evita4"), itertools.count(1)
+
+    def lose(data: bytes) -> bytes:  # two losses in neighbouring records cannot be told from none: nothing is checked
+        return bytes(byte for byte in data if byte < 0x80 or next(count) % 97)
+
+    wire.spoil = lose
+    wire.run(30)
+
+    gaps = [wave.gap for wave in wire.waves("paw_wave")]
+    assert gaps.count(True) > 5
+    sent = {sample for wave in clean.waves("paw_wave") for sample in wave.samples}
+    assert {sample for wave in wire.waves("paw_wave") for sample in wave.samples if sample is not None} <= sent
+    assert len(wire.seen("paw_insp_peak")) == len(clean.seen("paw_insp_peak"))
+
+
+def test_only_one_command_is_outstanding_and_every_command_of_the_device_is_answered() -> None:
+    wire = Wire("v500").run(20)
+
+    said, heard = b"".join(wire.said), b"".join(bytes(b for b in piece if b < 0x80) for piece in wire.heard)
+    assert said.count(frame(SOH, 0x30)) == heard.count(frame(ESC, 0x30)) > 0
+    assert said.count(frame(SOH, 0x52, IDENTIFICATION)) == 1
+    for piece in wire.said:
+        assert sum(1 for byte in piece if byte == ESC) <= 1
+
+
+def test_a_tap_says_nothing_and_reads_what_another_recorder_asked_for() -> None:
+    recorder = Wire("v500").run(20)
+    tap = Wire("v500", transmit=False)
+
+    for piece in recorder.heard:
+        tap.session.receive(piece, 1.0)
+        assert tap.session.take_output() == b""
+    readings = tap.session.take_readings()
+
+    told = {item.key for reading in readings for result in reading.results for item in result.observations}
+    assert {"paw_insp_peak", "set_peep", "vent_mode", "tidal_volume_insp"} <= told
+    assert not any(result.waves for reading in readings for result in reading.results)
+
+
+@pytest.mark.parametrize("silent", [0x2B, 0x2E, 0x53])
+def test_a_command_that_is_never_answered_is_left_out_and_the_others_go_on(silent: int) -> None:
+    wire = Wire("v500")
+    wire.unheard = encode_command(silent)
+
+    wire.run(90)
+
+    tries = b"".join(wire.said).count(encode_command(silent))
+    assert tries == 3
+    assert [at for at, reading in wire.readings if reading.results and at > 60]
+
+
+def test_values_that_are_never_answered_make_us_call_anew() -> None:
+    wire = Wire("v500", waves=())
+    wire.unheard = encode_command(0x24)
+
+    wire.run(45)
+
+    assert b"".join(wire.said).count(encode_command(0x51)) == 2
+
+
+def test_a_device_that_asks_us_to_wait_is_obeyed_for_three_seconds() -> None:
+    session = Medibus().open()
+    session.tick(0.0)
+    assert session.take_output() == encode_command(0x51)
+    session.receive(encode_response(0x51) + b"\x11", 0.5)
+
+    for tenth in range(6, 35):
+        session.tick(tenth / 10)
+        assert session.take_output() == b""
+    session.tick(3.5)
+
+    assert session.take_output().endswith(encode_command(0x51))
+
+
+def test_waiting_ends_when_the_device_lets_us_go_on() -> None:
+    wire = Wire("v500").run(3)
+    wire.session.receive(b"\x11", wire.now)
+    wire.run(0.5)
+    said = len(wire.said)
+    wire.session.receive(b"\x13", wire.now)
+
+    wire.run(2)
+
+    assert len(wire.said) > said and encode_command(0x51) not in b"".join(wire.said[said:])
