@@ -138,7 +138,9 @@ async def test_what_is_no_step_is_refused(upstream: Callable[..., Upstream], one
 
 
 async def test_bytes_that_cannot_be_written_anew_are_refused(upstream: Callable[..., Upstream]) -> None:
-    (receipt,) = await sent(upstream(IMPLICIT).port, parcel(raw=encode(DATA_SET, EXPLICIT, ("ISO_IR 100",))[:-3]))
+    one = parcel()
+    one.message.headers["TransferSyntaxUID"] = "1.2.840.10008.1.2.1.99"  # Deflated
+    (receipt,) = await sent(upstream(IMPLICIT).port, one)
 
     assert receipt.verdict is Verdict.REFUSED
 
