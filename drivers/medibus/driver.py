@@ -4,13 +4,14 @@ Values and limits of both code pages, alarms, settings, text messages, curves an
 Device's own commands are answered. Nothing that is sent changes a setting of the Device.
 """
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from drivers.medibus.hearing import Hearing
 from drivers.medibus.picture import Picture
 from drivers.medibus.session import MedibusSession
-from drivers.medibus.tables import models
+from drivers.medibus.tables import curves, models
 from drivers.medibus.waves import Waves
 from gateway.driver import About, LineSettings, Session
 
@@ -70,6 +71,10 @@ class Medibus:
             raise ValueError(f"interval_s: {INTERVAL_S_MIN:g} to {INTERVAL_S_MAX:g} s")
         if not 0 <= self.wave_period_s <= WAVE_PERIOD_S_MAX:
             raise ValueError(f"wave_period_s: 0 to {WAVE_PERIOD_S_MAX:g} s")
+        names = {kind.name for kind in curves().values()}
+        for wish in self.waves:
+            if wish not in names and not re.fullmatch("[0-9A-Fa-f]{2}", wish):
+                raise ValueError(f"waves: {wish!r} is neither a two-digit code nor one of {', '.join(sorted(names))}")
 
     def open(self) -> Session:
         """Start calling the Device, or listening."""

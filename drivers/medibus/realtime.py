@@ -132,6 +132,8 @@ class CurveDecoder:
 
     def _more_streams(self, record: _Record) -> int:
         more = self._more
+        if not record.commands:
+            return more
         for code, argument in _pairs(record.commands):
             if code == _STREAMS_5:
                 more = more & 0xF0 | argument & 0x0F
@@ -178,6 +180,8 @@ class CurveDecoder:
         return max((self._next[stream] * self._periods[stream] for stream in streams), default=self._started_us)
 
     def _note_breaths(self, record: _Record, at_us: int) -> None:
+        if not record.commands:
+            return
         for code, argument in _pairs(record.commands):
             if code == _BREATH and len(self._breaths) < MARKS_MAX:
                 self._breaths.append((max(0, at_us - self._started_us), argument == _END))

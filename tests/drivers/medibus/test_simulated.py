@@ -2,8 +2,11 @@
 
 import itertools
 from decimal import Decimal
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drivers.medibus import Medibus
 from drivers.medibus.frames import encode_command, encode_response
@@ -210,3 +213,58 @@ def test_waiting_ends_when_the_device_lets_us_go_on() -> None:
     wire.run(2)
 
     assert len(wire.said) > said and encode_command(0x51) not in b"".join(wire.said[said:])
+
+
+def test_curves_that_stopped_are_asked_for_anew_after_ten_seconds() -> None:
+    wire = Wire("v500").run(5)
+    wire.spoil = lambda data: bytes(byte for byte in data if byte < 0x80)
+    wire.run(13)
+    wire.spoil = lambda data: data
+    before = len(wire.waves("paw_wave"))
+
+    wire.run(5)
+
+    assert b"".join(wire.said).count(encode_command(0x53)) == 2
+    assert len(wire.waves("paw_wave")) > before
+
+
+def test_a_changed_clock_is_asked_for_at_once_and_a_change_of_curves_ends_them() -> None:
+    wire = Wire("v500").run(3)
+
+    wire.session.receive(frame(ESC, 0x49) + frame(ESC, 0x56), wire.now)
+
+    assert wire.session.take_output().startswith(encode_response(0x49) + encode_response(0x56))
+    wire.run(2)
+    assert encode_command(0x53) in b"".join(wire.said[-20:])
+
+
+def test_a_device_that_ends_communication_is_called_after_three_seconds() -> None:
+    wire = Wire("v500").run(3)
+    wire.session.receive(frame(ESC, 0x55), wire.now)
+    said = len(wire.said)
+
+    wire.run(2.5)
+    assert encode_command(0x51) not in b"".join(wire.said[said:])
+    wire.run(8)
+    assert encode_command(0x51) in b"".join(wire.said[said:])
+
+
+@pytest.mark.parametrize(
+    "options", [{"waves": ("paw", "blood")}, {"interval_s": 0.1}, {"interval_s": 100.0}, {"wave_period_s": 2.0}]
+)
+def test_settings_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(options))):
+        Medibus(**options)
+
+
+@given(data=st.binary(max_size=600), cuts=st.lists(st.integers(0, 600), max_size=6), pause_s=st.floats(0, 12))
+@settings(max_examples=40, deadline=None)
+def test_nothing_raises_and_every_deadline_lies_ahead(data: bytes, cuts: list[int], pause_s: float) -> None:
+    session, now = Medibus().open(), 100.0
+    ends = sorted({cut % (len(data) + 1) for cut in cuts} | {len(data)})
+    for start, end in zip([0, *ends], ends, strict=False):
+        session.receive(data[start:end], now)
+        session.take_output()
+        now += pause_s
+        session.tick(now)
+        assert session.deadline is not None and session.deadline > now
