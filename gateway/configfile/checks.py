@@ -20,7 +20,7 @@ from gateway.values import PORT_MAX, read_address
 Tables = Mapping[str, Any]
 Where = Callable[[KeyPath], str]
 
-STREAMS = ("socket", "rfc2217", "tcp", "listen", "udp")
+STREAMS = ("socket", "rfc2217", "tcp", "listen", "udp", "udp-host")
 
 
 @dataclass(frozen=True)

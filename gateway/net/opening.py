@@ -10,13 +10,16 @@ from gateway.net.serial import open_serial
 from gateway.net.stream import Stream
 from gateway.net.tcp import connect_tcp, listen_tcp
 from gateway.net.threaded import open_url
-from gateway.net.udp import open_udp
+from gateway.net.udp import open_udp, open_udp_host
 
-_URL = re.compile(r"(?P<scheme>tcp|listen|udp)://(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>\d{1,5})/?")
+_URL = re.compile(
+    r"(?P<scheme>tcp|listen|udp|udp-host)://(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>\d{1,5})/?"
+)
 
 
 async def open_stream(port: str, line: LineSettings) -> Stream:
-    """Open what `port` names: a serial device's path, tcp://, listen://, udp://, socket://, rfc2217:// or replay:FILE.
+    """Open what `port` names: a serial device's path, tcp://, listen://, udp://, udp-host://, socket://, rfc2217://
+    or replay:FILE.
 
     `line` is for serial lines alone. Raises LinkError.
     """
@@ -35,5 +38,7 @@ async def open_stream(port: str, line: LineSettings) -> Stream:
             return await connect_tcp(host, number)
         case "listen":
             return await listen_tcp(host, number)
+        case "udp-host":
+            return await open_udp_host(host, number)
         case _:
             return await open_udp(host, number)

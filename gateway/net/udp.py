@@ -1,8 +1,11 @@
-"""UDP Streams: `udp://host:port`.
+"""UDP Streams: `udp://host:port` and `udp-host://host:port`.
 
 An address of this machine (or 0.0.0.0) is listened on; any other is the Device's, to which we talk. One Device at a
 time: the first sender is listened to, others are passed over, so that no bed gets another bed's values. Answers go to
 that sender. Each read gives one datagram.
+
+Some Devices answer from other ports than the one that is asked: `udp-host://` talks to the port named and hears every
+port of that host, and no other host.
 """
 
 import asyncio
@@ -40,6 +43,24 @@ async def open_udp(host: str, port: int) -> "UdpStream":
         raise LinkError(f"{host}:{port}: {error.strerror or error}") from error
 
 
+async def open_udp_host(host: str, port: int) -> "UdpStream":
+    """Open a datagram socket that talks to one port of a host and hears all of them. Raises LinkError."""
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+            family, _, _, _, address = (await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM))[0]
+        stream = UdpStream(f"{host}:{port}", target=(str(address[0]), port))
+        unbound = socket.socket(family, socket.SOCK_DGRAM)
+        unbound.setblocking(False)
+        unbound.bind(("", 0))
+        await loop.create_datagram_endpoint(lambda: stream, sock=unbound)
+    except TimeoutError as error:
+        raise LinkError(f"{host}:{port}: not resolved within {RESOLVE_TIMEOUT_S:.0f} s") from error
+    except OSError as error:
+        raise LinkError(f"{host}:{port}: {error.strerror or error}") from error
+    return stream
+
+
 async def _bound(stream: "UdpStream", family: int, address: tuple[object, ...]) -> bool:
     found = socket.socket(family, socket.SOCK_DGRAM)
     found.setblocking(False)
@@ -57,8 +78,10 @@ async def _bound(stream: "UdpStream", family: int, address: tuple[object, ...]) 
 class UdpStream(asyncio.DatagramProtocol):
     """One datagram socket and the Device behind it."""
 
-    def __init__(self, peer: str) -> None:
+    def __init__(self, peer: str, target: _Address | None = None) -> None:
+        """Take what to call the peer, and the port to talk to where it is not the sender's."""
         self.peer = peer
+        self._target = target
         self._inbox = Inbox(whole=True)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.DatagramTransport | None = None
@@ -80,8 +103,11 @@ class UdpStream(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, address: _Address) -> None:
         """Take a datagram (asyncio.DatagramProtocol); what does not fit any more is lost, as UDP has it."""
         now = self._loop.time()
+        if self._target is not None and address[0] != self._target[0]:
+            return
         if self._sender is None:
-            self._sender, self.peer = address, address[0]
+            self._sender = address
+            self.peer = address[0] if self._target is None else self.peer
         elif address[0] != self._sender[0]:
             self._meet_stranger(address, now)
             return
@@ -105,9 +131,10 @@ class UdpStream(asyncio.DatagramProtocol):
         """Send one datagram to the Device; before it was heard there is nobody to tell. Raises LinkError."""
         if self._transport is None or self._transport.is_closing():
             raise LinkError(f"{self.peer}: closed")
-        if self._sender is not None:
+        listener = self._target or self._sender
+        if listener is not None:
             connected = self._transport.get_extra_info("peername") is not None
-            self._transport.sendto(data, None if connected else self._sender)
+            self._transport.sendto(data, None if connected else listener)
 
     async def close(self) -> None:
         """Close the socket."""

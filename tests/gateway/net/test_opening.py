@@ -282,6 +282,28 @@ async def test_another_sender_is_not_mixed_in() -> None:
     await stream.close()
 
 
+async def test_a_device_that_answers_from_another_port_is_heard_and_no_other_host() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as answering,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        asked.bind(("127.0.0.1", 0))
+        asked.settimeout(TIMEOUT_S)
+        answering.bind(("127.0.0.1", 0))
+        stranger.bind(("127.0.0.2", 0))
+        stream = await open_stream(f"udp-host://127.0.0.1:{asked.getsockname()[1]}", LINE)
+        await stream.write(b"first")
+        _, ours = asked.recvfrom(100)
+        stranger.sendto(b"bed 2", ours)
+        answering.sendto(b"bed 1", ours)
+
+        assert await stream.read() == b"bed 1"
+        await stream.write(b"second")
+        assert asked.recv(100) == b"second"
+    await stream.close()
+
+
 async def test_a_recording_is_played_and_then_quiet(tmp_path: Path) -> None:
     recording = tmp_path / "seen.bin"
     recording.write_bytes(b"raw\r\nbytes")
