@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from drivers.medibus import Medibus
 from drivers.medibus.frames import encode_command, encode_response
+from drivers.medibus.realtime import encode_enable
 from drivers.medibus.session import IDENTIFICATION
 from gateway.driver import Absent, Method, Phase, Priority
 from simulators.medibus_codec import ESC, SOH, frame
@@ -268,3 +269,15 @@ def test_nothing_raises_and_every_deadline_lies_ahead(data: bytes, cuts: list[in
         now += pause_s
         session.tick(now)
         assert session.deadline is not None and session.deadline > now
+
+
+def test_enabling_bytes_that_were_lost_are_said_again() -> None:
+    wire = Wire("v500")
+    wire.unheard = encode_enable(3)
+    wire.run(4)
+    assert wire.waves("paw_wave") == []
+    wire.unheard = None
+
+    wire.run(4)
+
+    assert wire.waves("paw_wave")
