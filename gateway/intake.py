@@ -110,23 +110,28 @@ class Intake:
         self.submit(incoming, settled)
         return await done
 
-    def accept_blocking(self, incoming: Incoming) -> Accepted:
-        """Keep an input from a thread that is not the loop's, and wait. Raises StoreError."""
+    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
+        """Keep an input from a thread that is not the loop's, and wait; not before `until`, its file's sync, is done.
+
+        Raises StoreError.
+        """
         refusal = self._gate()
         if refusal is not None:
             raise StoreError(refusal)
         owed = self._route(incoming)
         done: Future[Accepted] = Future()
 
-        def tell(outcome: Accepted | Exception) -> None:
+        def prompt(outcome: Accepted | Exception) -> None:
             if isinstance(outcome, Accepted):
-                if owed and not outcome.repeated:
-                    self._owed(owed)
                 done.set_result(outcome)
             else:
                 done.set_exception(_as_store_error(outcome))
 
-        self._store.keep(incoming, owed, tell)
+        def tell(outcome: Accepted | Exception) -> None:
+            if owed and isinstance(outcome, Accepted) and not outcome.repeated:
+                self._owed(owed)
+
+        self._store.keep(incoming, owed, tell, until=until, prompt=prompt)
         try:
             return done.result(ACCEPT_TIMEOUT_S)
         except TimeoutError as error:

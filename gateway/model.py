@@ -246,10 +246,12 @@ class Incoming:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accepted:
-    """Intake's answer once the Message is on disk; `repeated` tells that it was there already."""
+    """Intake's answer once the Message is on disk; `repeated` tells that it was there already, and then
+    `object_name` where its object lies."""
 
     message_id: int
     repeated: bool
+    object_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +303,7 @@ class Delivery:
     settled_at: datetime | None = None
     last_error: str | None = None
     acknowledgement: bytes | None = None
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,13 +325,17 @@ class Verdict(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Receipt:
-    """A Sender's word on one Parcel. `reason` never carries patient data; `acknowledgement` is the peer's answer."""
+    """A Sender's word on one Parcel. `reason` never carries patient data; `acknowledgement` is the peer's answer.
+
+    `archived` are the SOP Class and Instance UID under which an archive has it that is asked to commit to it.
+    """
 
     delivery_id: int
     verdict: Verdict
     reason: str | None = None
     acknowledgement: bytes | None = None
     retry_after_s: float | None = None
+    archived: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,22 +1,30 @@
 """Bulk bytes: the folder where Instances lie, one Part 10 file each.
 
-    incoming/ --hash, fsync file, link--> objects/<name> --fsync folder--> safe
+    pool: created in incoming/, linked into objects/, folder synced --begin--> Draft: written, synced as bytes come
+    Draft --its row is committed--> committed: the name in incoming/ goes
+          --refused, broken off----> discarded: both names go
 
-Both folders lie on one file system. A name is 64 hex digits made from SOP Instance UID and content, so no text of a
-peer ever becomes a path, and the same content kept twice is one file. Nothing in `incoming/` was ever acknowledged: it
-is emptied at start. Which objects are still needed is the store's to know; files that no row refers to (a crash
-between link and commit, an input that the store refused) are found by `names()`.
+Both folders lie on one file system. A name is 64 random hex digits, so no text of a peer ever becomes a path. Files are
+made ahead of need, a pool at a time, so that an object costs no sync of a folder while its sender waits. A name that
+stands in `incoming/` was not known to be acknowledged: at start the store is asked, and what no row refers to is
+removed. Which other objects are still needed is the store's to know too; files that no row refers to are found by
+`names()`.
 """
 
+import errno
+import fcntl
 import hashlib
 import logging
 import os
 import re
+import secrets
 import stat
 import tempfile
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -30,10 +38,73 @@ SYNC_TIMEOUT_S = 60.0
 KEPT_AGAIN_S = 600.0  # longer than any commit may take
 KEPT_AGAIN_MAX = 10_000
 HASH_BYTES = 1 << 20
+POOL_FILES = 64  # made at a time
+POOL_LOW = 48  # fewer left and the next are made
+BLOCK_BYTES = 4096  # what a direct write must be a multiple of, in memory and in the file
+DIRECT = getattr(os, "O_DIRECT", 0)
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger("gateway.spool")
+
+
+class Draft:
+    """One object on its way in; its name is durable before its first byte. One thread at a time.
+
+    Whole blocks go past the page cache: they are on the disk when the write returns, so that the sync at the end has
+    little left to do, and an image storm does not push everything else out of memory.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Create the file. Raises OSError."""
+        self.name = name
+        self.path = path
+        self.size = 0
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            self._number = os.open(path, flags | DIRECT, 0o640)
+            self._direct = bool(DIRECT)
+        except OSError:  # a file system without direct writes
+            self._number = os.open(path, flags & ~os.O_EXCL, 0o640)
+            self._direct = False
+
+    def write(self, data: memoryview) -> None:
+        """Append. Direct while every call starts on a block, in memory too; the last call may be of any length.
+
+        Raises OSError.
+        """
+        whole = len(data) & ~(BLOCK_BYTES - 1) if self._direct else 0
+        if whole:
+            try:
+                self._write(data[:whole])
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                whole = 0
+        if whole < len(data):
+            self._write_buffered(data[whole:])
+
+    def sync(self) -> None:
+        """Return when everything written is on the disk. Raises OSError."""
+        os.fdatasync(self._number)
+
+    def close(self) -> None:
+        """Close the file, if it is open."""
+        number, self._number = self._number, -1
+        if number >= 0:
+            os.close(number)
+
+    def _write_buffered(self, data: memoryview) -> None:
+        if self._direct:
+            fcntl.fcntl(self._number, fcntl.F_SETFL, fcntl.fcntl(self._number, fcntl.F_GETFL) & ~DIRECT)
+            self._direct = False
+        self._write(data)
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            count = os.pwrite(self._number, data, self.size)
+            self.size += count
+            data = data[count:]
 
 
 class Spool:
@@ -48,19 +119,115 @@ class Spool:
         self._kept_again: dict[str, float] = {}
         self._size_bytes = 0
         self._sync = FolderSync(self.objects)
+        self._pool: deque[Draft] = deque()
+        self._settled: deque[Path] = deque()  # names in incoming/ that can go
+        self._filling = ThreadPoolExecutor(1, thread_name_prefix="spool")
+        self._refill: Future[None] | None = None
+        self._closed = False
 
-    def open(self) -> None:
-        """Make the folders durable, empty `incoming/`, measure what is there. Raises StoreError."""
+    def open(self, named: Callable[[str], bool] = lambda _: True) -> None:
+        """Make the folders durable, empty `incoming/`, measure what is there. Raises StoreError.
+
+        `named` tells whether a row refers to an object: of those that stand in `incoming/`, the others were never
+        acknowledged and go.
+        """
         try:
             for folder in (self.folder, self.incoming, self.objects):
                 folder.mkdir(mode=0o750, parents=True, exist_ok=True)
                 _fsync_folder(folder.parent)
             for leftover in self.incoming.iterdir():
+                if _NAME.fullmatch(leftover.name) and not named(leftover.name):
+                    (self.objects / leftover.name).unlink(missing_ok=True)
                 leftover.unlink()
             with os.scandir(self.objects) as entries:
                 self._size_bytes = sum(entry.stat().st_size for entry in entries)
         except OSError as error:
             raise _store_error("opening the spool", error) from error
+
+    def prepare(self) -> None:
+        """Make files ahead of need, in a thread of the Spool's own."""
+        with self._lock:
+            if not self._closed and (self._refill is None or self._refill.done()):
+                self._refill = self._filling.submit(self._fill_pool)
+
+    def close(self) -> None:
+        """Remove the files that were made ahead; drafts are their owners'."""
+        with self._lock:
+            self._closed = True
+        self._filling.shutdown(wait=True)
+        while self._pool:
+            self.discard(self._pool.popleft())
+        self._drop_settled()
+
+    def begin(self) -> Draft:
+        """Return an empty file whose name is durable. Raises StoreError."""
+        try:
+            draft = self._pool.popleft()
+        except IndexError:
+            (draft,) = self._make(1)
+        if len(self._pool) < POOL_LOW:
+            self.prepare()
+        return draft
+
+    def committed(self, draft: Draft) -> None:
+        """Take notice that a row refers to an object: it stays. Never raises."""
+        draft.close()
+        with self._lock:
+            self._size_bytes += draft.size
+        self._settled.append(draft.path)
+
+    def discard(self, draft: Draft) -> None:
+        """Remove an object that no row refers to. Never raises: what is left is found at the next start."""
+        draft.close()
+        for path in (self.objects / draft.name, draft.path):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def mend(self, name: str, digest: bytes, draft: Draft) -> None:
+        """Discard a repeat of an object that was kept before; take its place where that one is gone or rotten.
+
+        Raises StoreError.
+        """
+        path = self.path_of(name)
+        if self.verify(name, digest) is None:
+            self.discard(draft)
+            return
+        _log.error("object.replaced name=%s reason=content-changed", name)
+        draft.close()
+        try:
+            os.replace(self.objects / draft.name, path)  # noqa: PTH105
+            _fsync_folder(self.objects)
+            draft.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise _store_error("replacing an object", error) from error
+
+    def _fill_pool(self) -> None:
+        self._drop_settled()
+        if len(self._pool) < POOL_LOW and not self._closed:
+            try:
+                self._pool.extend(self._make(POOL_FILES))
+            except StoreError as error:
+                _log.error("pool.not_filled reason=%s", error)
+
+    def _make(self, count: int) -> list[Draft]:
+        made: list[Draft] = []
+        try:
+            for _ in range(count):
+                name = secrets.token_hex(32)
+                draft = Draft(name, self.incoming / name)
+                made.append(draft)
+                os.link(draft.path, self.objects / name)
+            self._sync.wait()
+        except OSError as error:
+            for draft in made:
+                self.discard(draft)
+            raise _store_error("making a file", error) from error
+        return made
+
+    def _drop_settled(self) -> None:
+        while self._settled:
+            with suppress(OSError):
+                self._settled.popleft().unlink(missing_ok=True)
 
     def new_incoming(self) -> BinaryIO:
         """Open a new, empty file for an object that is being received; its `name` is its path. Raises StoreError."""
@@ -115,17 +282,20 @@ class Spool:
         return tuple(left)
 
     def names(self) -> Iterator[str]:
-        """Yield the names of all objects, in no order. Raises StoreError."""
+        """Yield the names of all objects but those on their way in, in no order. Raises StoreError."""
         try:
             with os.scandir(self.objects) as entries:
-                for entry in entries:
-                    if _NAME.fullmatch(entry.name):
-                        yield entry.name
+                names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]
+            coming = {path.name for path in self.incoming.iterdir()} if self.incoming.exists() else set()
+            yield from (name for name in names if name not in coming)
         except OSError as error:
             raise _store_error("listing objects", error) from error
 
-    def verify(self, name: str) -> str | None:
-        """Hash an object again; return what is wrong with it, None when it is whole."""
+    def verify(self, name: str, expected: bytes | None = None) -> str | None:
+        """Hash an object again; return what is wrong with it, None when it is whole.
+
+        `expected` is the SHA-256 of its data set. Without it only what `keep` named after its content can be told.
+        """
         path = self.path_of(name)
         try:
             meta = read_meta(path)
@@ -136,7 +306,8 @@ class Spool:
             return f"unreadable: {error.strerror}"
         except ContentError as error:
             return f"file meta: {error}"
-        return None if name_of(meta.sop_instance_uid, digest) == name else "content changed"
+        whole = digest == expected if expected else name_of(meta.sop_instance_uid, digest) == name
+        return None if whole else "content changed"
 
     def size_bytes(self) -> int:
         """Return how large all objects are: measured when the Spool was opened, kept with every change since."""

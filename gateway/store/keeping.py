@@ -8,6 +8,7 @@ the body): real feeds reuse MSH-10, so the identifier alone is not enough.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import timedelta
 from json.encoder import encode_basestring_ascii
@@ -51,6 +52,15 @@ class Keep:
     batch: Batch
     size: int
     accepted: Accepted | None = None
+    until: Future[None] | None = None  # the transaction is not committed before this is done: a file's sync
+    prompt: Callable[[Accepted | Exception], None] | None = None  # called first, in the writer thread
+
+    def wake(self, error: Exception | None) -> None:
+        """Tell the thread that waits, in the writer's."""
+        if self.prompt is not None:
+            outcome: Accepted | Exception | None = error or self.accepted
+            assert outcome is not None
+            self.prompt(outcome)
 
     def settle(self, error: Exception | None) -> None:
         """Tell the Source."""
@@ -92,7 +102,9 @@ class Keeping:
             earlier = None if key is None else known.get(key)
             if earlier is not None:
                 tally[source, "repeated"] += 1
-                keep.accepted = Accepted(message_id=earlier, repeated=True)
+                keep.accepted = Accepted(
+                    message_id=earlier, repeated=True, object_name=_object_of(connection, incoming, earlier)
+                )
                 continue
             number = self._ledger.take_message_id()
             keep.accepted = Accepted(message_id=number, repeated=False)
@@ -132,6 +144,13 @@ class Keeping:
         marks = ",".join(["(?,?,?)"] * len(keyed))
         rows = connection.execute(_FIND_REPEATS.format(marks), values)
         return {(source, identifier, digest): number for source, identifier, digest, number in rows}
+
+
+def _object_of(connection: apsw.Connection, incoming: Incoming, message: int) -> str | None:
+    if incoming.object_name is None:
+        return None
+    name: str | None = connection.execute("SELECT object FROM message WHERE id = ?", (message,)).get
+    return name
 
 
 def _count(tally: Counter[tuple[int, str]], source: int, incoming: Incoming) -> None:

@@ -76,8 +76,20 @@ class Store:
         self.readers = Readers(self.path)
         self.writer.start()
 
-    def keep(self, incoming: Incoming, owed: tuple[str, ...], settled: Callable[[Accepted | Exception], None]) -> None:
-        """Queue one input; `settled` hears once it is durable or refused. Raises StoreError when the queue is full."""
+    def keep(
+        self,
+        incoming: Incoming,
+        owed: tuple[str, ...],
+        settled: Callable[[Accepted | Exception], None],
+        *,
+        until: Future[None] | None = None,
+        prompt: Callable[[Accepted | Exception], None] | None = None,
+    ) -> None:
+        """Queue one input; `settled` hears once it is durable or refused. Raises StoreError when the queue is full.
+
+        Where the input has a file, its sync runs while the row is written, and `until` is that sync: it ends before
+        the commit begins. `prompt` hears first, in the writer thread.
+        """
         self.writer.submit(
             Keep(
                 incoming=incoming,
@@ -85,6 +97,8 @@ class Store:
                 settled=settled,
                 batch=self._keeping,
                 size=1024 + (0 if incoming.raw is None else len(incoming.raw)),
+                until=until,
+                prompt=prompt,
             )
         )
 

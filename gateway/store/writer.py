@@ -8,14 +8,15 @@ is full every unit of the group is refused, `full` is called and the writer goes
 input/output error, a corrupt page) nothing can be believed any more: everything is refused and `failed` is called,
 which ends the process, because a failed sync must not be tried again on the same file (the kernel may have dropped the
 pages). When a unit trips over a bug of ours, each unit of its group gets a transaction of its own, so that one input
-that cannot be written does not stop the others, and not the gateway again at each repeat.
+that cannot be written does not stop the others, and not the gateway again at each repeat. The row of an object is
+written while its file is being synced, and committed after.
 """
 
 import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from typing import Generic, Protocol, TypeVar
 
 import apsw
@@ -27,6 +28,7 @@ GROUP_BYTES_MAX = 4 << 20
 QUEUE_ROWS_MAX = 20_000
 QUEUE_BYTES_MAX = 64 << 20
 IDLE_S = 1.0
+FILE_TIMEOUT_S = 60.0  # for the sync of an object's file, which began before its row was queued
 GATHER_S = 0.0003  # measured: at 8 senders a sixth more messages a second
 
 # The transaction failed, the file is sound: refuse and go on.
@@ -203,6 +205,9 @@ class Writer:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             self._run_batches(group)
+            if failed := _await_files(group):
+                self._commit_without(group, failed)
+                return
             self._connection.execute("COMMIT")
         except apsw.Error as error:
             self._refuse(group, error)
@@ -214,7 +219,21 @@ class Writer:
             return
         self.commits += 1
         self._ledger.committed()
+        for unit in group:
+            _wake(unit, None)
         self._flush([(unit, None) for unit in group])
+
+    def _commit_without(self, group: list[Unit], failed: dict[int, StoreError]) -> None:
+        """Refuse the units whose files did not reach the disk, and begin again with the others."""
+        self._roll_back()
+        refused: list[tuple[Unit, Exception | None]] = [
+            (unit, failed[id(unit)]) for unit in group if id(unit) in failed
+        ]
+        for unit, error in refused:
+            _wake(unit, error)
+        self._flush(refused)
+        if rest := [unit for unit in group if id(unit) not in failed]:
+            self._commit(rest)
 
     def _commit_singly(self, group: list[Unit], error: Exception) -> None:
         if len(group) == 1:
@@ -243,6 +262,8 @@ class Writer:
             if isinstance(error, apsw.FullError) and self._full is not None:
                 self._full()
         finally:
+            for unit in group:
+                _wake(unit, refusal)
             self._flush([(unit, refusal) for unit in group])
 
     def _roll_back(self) -> None:
@@ -257,8 +278,31 @@ class Writer:
             self._queue.clear()
             self._queued_bytes = 0
         _log.critical("store.failed error=%s", type(error).__name__)
+        for unit in left:
+            _wake(unit, StoreError("the store has failed"))
         self._flush([(unit, StoreError("the store has failed")) for unit in left])
         self._failed(error)
+
+
+def _await_files(group: list[Unit]) -> dict[int, StoreError]:
+    """Wait for the files of a group; return which units' files did not reach the disk, and why."""
+    failed = {}
+    for unit in group:
+        until: Future[None] | None = getattr(unit, "until", None)
+        if until is None:
+            continue
+        try:
+            until.result(FILE_TIMEOUT_S)
+        except (OSError, TimeoutError, CancelledError) as error:
+            failed[id(unit)] = StoreError(f"the file was not synced: {getattr(error, 'strerror', None) or 'no answer'}")
+    return failed
+
+
+def _wake(unit: Unit, error: Exception | None) -> None:
+    """Tell the thread that waits for a unit, where one does."""
+    wake: Callable[[Exception | None], None] | None = getattr(unit, "wake", None)
+    if wake is not None:
+        wake(error)
 
 
 def _settle_each(settled: list[tuple[Unit, Exception | None]]) -> None:
