@@ -34,13 +34,11 @@ from gateway.formats.dicom import (
     DEFLATED,
     EXPLICIT_BIG,
     IMPLICIT_LITTLE,
+    UNCOMPRESSED,
     FileMeta,
     part10_prefix,
     read_meta,
 )
-
-EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
-UNCOMPRESSED = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, EXPLICIT_BIG, DEFLATED)
 
 BULK_BYTES = 1 << 20  # larger values stay in the file
 HEAD_BYTES_MAX = 256 << 20  # of sequences and values that are held in memory
@@ -58,8 +56,6 @@ config.settings.reading_validation_mode = config.IGNORE  # its warnings quote va
 config.settings.writing_validation_mode = config.IGNORE
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 logging.getLogger("pydicom").setLevel(logging.ERROR)
-
-__all__ = ["PIXEL_TAGS", "UNCOMPRESSED", "Body", "is_bulk", "open_body"]
 
 
 class Sink(Protocol):

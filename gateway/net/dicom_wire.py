@@ -247,15 +247,16 @@ class Wire(asyncio.BufferedProtocol):
         """Wait in the thread; an end of the connection ends it."""
         if seconds > 0 and self._socket is not None:
             poll = select.poll()
-            poll.register(self._socket, 0)
-            poll.poll(seconds * 1000)
+            with suppress(ValueError):
+                poll.register(self._socket, 0)
+                poll.poll(seconds * 1000)
 
     def _send_all(self, parts: list[memoryview]) -> None:
         """Send everything, waiting for the peer where it must; in the thread. Raises LinkError."""
         assert self._socket is not None
         poll = select.poll()
-        poll.register(self._socket, select.POLLOUT)
         try:
+            poll.register(self._socket, select.POLLOUT)
             while parts:
                 try:
                     sent = self._socket.sendmsg(parts)
@@ -266,6 +267,8 @@ class Wire(asyncio.BufferedProtocol):
                 parts = _behind(parts, sent)
         except OSError as error:
             raise LinkError(f"sending: {error.strerror or error}") from error
+        except ValueError as error:  # the loop has closed the socket: it has no descriptor any more
+            raise LinkError("the connection is closed") from error
 
 
 def _open_at(path: Path, offset: int) -> int:

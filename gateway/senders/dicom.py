@@ -1,59 +1,59 @@
-"""Brings Instances to an archive: C-STORE as SCU (PS3.4, B), one association for a batch.
+"""Brings Instances to an archive: C-STORE as SCU (PS3.4, B), one association for a batch; procedure steps as MPPS.
 
-Each Instance is proposed in the transfer syntax in which it is stored, and its data set goes out byte for byte. What
-each status means (PS3.4, table B.2-1; PS3.7, annex C):
+Each Instance is proposed in the transfer syntax in which it is stored, and its data set goes out byte for byte from
+the file. Where the peer does not take that, and it is an uncompressed one, it is converted to another uncompressed one;
+nothing is ever compressed, decompressed or made smaller. What each status means (PS3.4, table B.2-1; PS3.7, annex C):
 
     0000                             delivered
     B000 B006 B007, other warnings   delivered, the warning noted
     A7xx 0213                        out of resources: later, and nothing more now
     0110, or A-ABORT in reply        processing failure: later, a limited number of times
     A9xx Cxxx 0122 no context ...    refused
-
-The library blocks, so each Sender has one thread of its own.
 """
 
-import asyncio
 import logging
-import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from pathlib import Path
+from contextlib import aclosing
+from dataclasses import replace
 
 from gateway.clock import Clock
 from gateway.config import DicomDestination
 from gateway.errors import ContentError, LinkError, StoreError
-from gateway.formats.dicom import IMPLICIT_LITTLE, is_uid, read_header, read_meta
-from gateway.model import Parcel, Receipt, Verdict
+from gateway.formats.dicom import EXPLICIT_LITTLE, IMPLICIT_LITTLE, UNCOMPRESSED
+from gateway.model import Kind, Parcel, Receipt, Verdict
+from gateway.net.requestor import (
+    HIGH_PRIORITY,
+    LOW_PRIORITY,
+    VERIFICATION,
+    Answer,
+    NoContextError,
+    Peer,
+    PeerAbortError,
+    RequestedAssociation,
+    Wanted,
+    open_association,
+)
 from gateway.net.tls import client_context
-from gateway.senders.dicom_association import Answer, NoContextError, PeerAbortError, RequestedAssociation, Syntax
-from gateway.spool import Spool
+from gateway.pacing import Bandwidth
+from gateway.protocols.negotiation import CONTEXTS_MAX
+from gateway.protocols.upper_layer import STALL_S
+from gateway.senders.dicom_mpps import MPPS_CONTEXT, send_step
+from gateway.senders.instances import (
+    Instance,
+    Objects,
+    Preparer,
+    in_study_order,
+    prepared,
+    read_instances,
+    refused,
+    unmade,
+    verdict_of,
+)
 
 PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
 BATCH_MAX = 64
-CONTEXTS_MAX = 128  # context ids are the odd numbers of a byte (PS3.8, 9.3.2.2)
-CLOSE_S = 8.0
-VERIFICATION = Syntax("1.2.840.10008.1.1", IMPLICIT_LITTLE)
-
-_WARNINGS = (0x0001, 0x0107, 0x0116)
-_DUPLICATE = 0x0111
-_LATER = (0x0213,)
-_LATER_LIMITED = (0x0110, 0xFE00)
 
 _log = logging.getLogger("gateway.senders")
-
-Yield = Callable[[Receipt], None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A Parcel with its file, ready to go."""
-
-    delivery_id: int
-    path: Path
-    dataset_offset: int
-    syntax: Syntax
-    sop_instance_uid: str
 
 
 class DicomSender:
@@ -61,222 +61,229 @@ class DicomSender:
 
     batch_max = BATCH_MAX
 
-    def __init__(self, settings: DicomDestination, spool: Spool, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: DicomDestination,
+        spool: Objects,
+        clock: Clock,
+        *,
+        preparer: Preparer | None = None,
+        bandwidth: Bandwidth | None = None,
+    ) -> None:
+        """Take the parts; `bandwidth` is shared by the lanes of one Destination."""
         self._settings = settings
         self._spool = spool
         self._clock = clock
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix=f"dicom-{settings.name}")
-        self._stop = threading.Event()
+        self._preparer = preparer
+        self._bandwidth = bandwidth
         self._association: RequestedAssociation | None = None
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
-        """Bring the Parcels in their order; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
-        loop = asyncio.get_running_loop()
-        receipts: asyncio.Queue[Receipt | None] = asyncio.Queue()
-        stop = self._stop = threading.Event()
-
-        def give(receipt: Receipt | None) -> None:
-            try:
-                loop.call_soon_threadsafe(receipts.put_nowait, receipt)
-            except RuntimeError:
-                stop.set()  # the loop has closed
-
-        def work() -> None:
-            try:
-                self._carry(parcels, give, stop)
-            finally:
-                give(None)
-
-        done = loop.run_in_executor(self._executor, work)
-        try:
-            while (receipt := await receipts.get()) is not None:
-                yield receipt
-            await done
-        finally:
-            if not done.done():
-                self._interrupt()
-                await asyncio.wait({done}, timeout=CLOSE_S)
-            if done.done() and not done.cancelled():
-                done.exception()  # seen: nobody is left to tell
+        """Bring the Parcels study by study; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
+        steps = [parcel for parcel in parcels if parcel.message.kind is Kind.MPPS]
+        if steps:
+            async with aclosing(self._send_steps(steps)) as receipts:
+                async for receipt in receipts:
+                    yield receipt
+                    if receipt.verdict in (Verdict.RETRY, Verdict.RETRY_CONTENT):
+                        return
+        instances, refusals, unread = await read_instances(
+            [parcel for parcel in parcels if parcel.message.kind is Kind.DICOM], self._spool
+        )
+        for receipt in refusals:
+            yield receipt
+        for group in _by_contexts(in_study_order(instances), self._wanted):
+            batch = _Batch()
+            async with aclosing(self._send_group(group, batch)) as receipts:
+                async for receipt in receipts:
+                    yield receipt
+            if batch.is_over:
+                return
+        if unread is not None:
+            yield unread
 
     async def probe(self) -> str:
         """Associate and say C-ECHO. Raises LinkError and TemporaryError."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, self._echo)
-
-    async def close(self) -> None:
-        """End what runs; returns within a few seconds."""
-        self._interrupt()
-        await asyncio.to_thread(self._executor.shutdown, wait=True, cancel_futures=True)
-
-    def _interrupt(self) -> None:
-        self._stop.set()
-        association = self._association
-        if association is not None:
-            association.cut()
-
-    def _carry(self, parcels: Sequence[Parcel], give: Yield, stop: threading.Event) -> None:
-        items = []
-        unread: Receipt | None = None  # given last: it ends the batch
-        for parcel in parcels:
-            item = self._item(parcel)
-            if isinstance(item, _Item):
-                items.append(item)
-            elif item.verdict is Verdict.REFUSED:
-                give(item)
-            else:
-                unread = item
-                break
-        for group in _by_contexts(items):
-            if stop.is_set() or not self._carry_group(group, give, stop):
-                return
-        if unread is not None:
-            give(unread)
-
-    def _carry_group(self, items: list[_Item], give: Yield, stop: threading.Event) -> bool:
-        """Send what one association can carry; return whether to go on."""
-        association = self._association = self._new_association()
-        try:
-            association.open(dict.fromkeys(item.syntax for item in items))
-            return self._carry_items(association, items, give, stop)
-        except NoContextError:
-            for item in items:
-                give(_no_context(item))
-        finally:
-            association.release()
-            self._association = None
-        return True
-
-    def _carry_items(
-        self, association: RequestedAssociation, items: list[_Item], give: Yield, stop: threading.Event
-    ) -> bool:
-        """Send one after the other; return whether to go on.
-
-        "Out of resources" may be said of the peer, or, by archives that say it to whatever they cannot read, of one
-        Instance. Those behind it tell: when one is taken, the first is at fault and must not stop the lane for ever.
-        """
-        held: Receipt | None = None
-        proved = False
-        asked = 0
-        for item in items:
-            if stop.is_set():
-                return False
-            receipt = _send_one(association, item)
-            if receipt.verdict is Verdict.RETRY:
-                held = held or receipt
-                asked += 1
-                if not proved and asked > PROBES_MAX:
-                    break
-                continue
-            give(receipt)
-            if receipt.verdict is Verdict.RETRY_CONTENT:
-                return False
-            proved = proved or (held is not None and receipt.verdict is Verdict.DELIVERED)
-        if held is not None:
-            give(replace(held, verdict=Verdict.RETRY_CONTENT) if proved else held)
-        return held is None
-
-    def _item(self, parcel: Parcel) -> _Item | Receipt:
-        name = parcel.message.object_name
-        try:
-            path = self._spool.path_of(name or "")
-            return _read_item(parcel.delivery.id, path)
-        except FileNotFoundError:
-            return _refused(parcel.delivery.id, "the object's file is missing from the spool")
-        except (ContentError, StoreError) as error:
-            return _refused(parcel.delivery.id, f"not an object that can be sent: {error}")
-        except OSError as error:
-            return Receipt(
-                delivery_id=parcel.delivery.id, verdict=Verdict.RETRY, reason=f"reading the spool: {error.strerror}"
-            )
-
-    def _echo(self) -> str:
-        association = self._association = self._new_association()
         began = self._clock.monotonic()
+        association = await open_association(
+            peer_of(self._settings), [Wanted(VERIFICATION, (IMPLICIT_LITTLE,))], self._clock
+        )
         try:
-            association.open([VERIFICATION])
-            answer = association.echo(VERIFICATION)
+            answer = await association.echo()
         finally:
-            association.release()
-            self._association = None
+            await association.release()
         if answer.status != 0:
             raise LinkError(f"{self._settings.ae_title}: C-ECHO answered {answer.status:04X}")
         took_ms = (self._clock.monotonic() - began) * 1000
         return f"C-ECHO answered by {self._settings.ae_title} at {self._settings.host} in {took_ms:.0f} ms"
 
-    def _new_association(self) -> RequestedAssociation:
-        tls = None if self._settings.tls is None else client_context(self._settings.tls)
-        return RequestedAssociation(self._settings, self._clock, tls)
+    async def close(self) -> None:
+        """End what runs; between two batches nothing stands."""
+        if self._association is not None:
+            await self._association.abort()
+
+    async def _send_steps(self, steps: list[Parcel]) -> AsyncGenerator[Receipt, None]:
+        """Tell of procedure steps, in their order: what a Modality created before what it set."""
+        try:
+            association = self._association = await open_association(
+                peer_of(self._settings), [MPPS_CONTEXT], self._clock
+            )
+        except NoContextError:
+            for parcel in steps:
+                yield refused(parcel.delivery.id, "the peer takes no procedure steps")
+            return
+        try:
+            for parcel in steps:
+                yield await send_step(association, parcel)
+        finally:
+            self._association = None
+            await association.release()
+
+    async def _send_group(self, instances: list[Instance], batch: "_Batch") -> AsyncGenerator[Receipt, None]:
+        """Send what one association can carry."""
+        wanted = dict.fromkeys(each for instance in instances for each in self._wanted(instance))
+        pace = None if self._bandwidth is None else self._bandwidth.debt_s
+        try:
+            association = self._association = await open_association(
+                replace(peer_of(self._settings), pace=pace), list(wanted), self._clock
+            )
+        except NoContextError:
+            for instance in instances:
+                yield _no_context(instance)
+            return
+        try:
+            for instance in instances:
+                receipt = batch.judge(await self._send_one(association, instance))
+                if receipt is not None:
+                    yield receipt
+                if batch.is_over:
+                    return
+            last = batch.held_back()
+            if last is not None:
+                yield last
+        finally:
+            self._association = None
+            await association.release()
+
+    async def _send_one(self, association: RequestedAssociation, instance: Instance) -> Receipt:
+        taken = association.accepts(instance.sop_class_uid)
+        converts = self._converts(instance)
+        syntax = next((each for each in (instance.transfer_syntax, *converts) if each in taken), None)
+        if syntax is None:
+            return _no_context(instance)
+        try:
+            async with prepared(
+                instance, self._preparer, None if syntax == instance.transfer_syntax else syntax
+            ) as out:
+                return self._receipt(out, await _store(association, out))
+        except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
+            return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
+        except (ContentError, StoreError, OSError) as error:
+            return unmade(instance, error)
+
+    def _receipt(self, instance: Instance, answer: Answer) -> Receipt:
+        verdict, reason = verdict_of(answer.status)
+        if reason is not None:
+            _log.warning("instance.answered delivery=%d status=%04X", instance.delivery_id, answer.status)
+        return Receipt(
+            delivery_id=instance.delivery_id,
+            verdict=verdict,
+            reason=reason,
+            acknowledgement=f"{answer.status:04X} {answer.comment}".strip().encode("utf-8", "replace"),
+            archived=(instance.sop_class_uid, instance.sop_instance_uid) if self._settings.commitment else None,
+        )
+
+    def _wanted(self, instance: Instance) -> list[Wanted]:
+        stored = Wanted(instance.sop_class_uid, (instance.transfer_syntax,))
+        converts = self._converts(instance)
+        return [stored, Wanted(instance.sop_class_uid, converts)] if converts else [stored]
+
+    def _converts(self, instance: Instance) -> tuple[str, ...]:
+        """Return the transfer syntaxes into which an Instance may be converted without loss."""
+        if self._preparer is None or instance.transfer_syntax not in UNCOMPRESSED:
+            return ()
+        return tuple(each for each in (EXPLICIT_LITTLE, IMPLICIT_LITTLE) if each != instance.transfer_syntax)
 
 
-def verdict_of(answer: Answer) -> tuple[Verdict, str | None]:
-    """Return what a C-STORE status means, and the words for it where it is not plain success."""
-    status = answer.status
-    if status == 0:
-        return Verdict.DELIVERED, None
-    if status >> 12 == 0xB or status in _WARNINGS:
-        return Verdict.DELIVERED, f"stored with warning {status:04X}"
-    if status == _DUPLICATE:
-        return Verdict.DELIVERED, f"the peer has this SOP Instance already ({status:04X})"
-    if status >> 8 == 0xA7 or status in _LATER:
-        return Verdict.RETRY, f"out of resources ({status:04X})"
-    if status in _LATER_LIMITED:
-        return Verdict.RETRY_CONTENT, f"processing failure ({status:04X})"
-    return Verdict.REFUSED, f"refused with status {status:04X}"
+class _Batch:
+    """Judges the Receipts of one association in their order.
+
+    "Out of resources" may be said of the peer, or, by archives that say it to whatever they cannot read, of one
+    Instance. Those behind it tell: when one is taken, the first is at fault and must not stop the lane for ever.
+    """
+
+    def __init__(self) -> None:
+        self.is_over = False
+        self._held: Receipt | None = None
+        self._proved = False
+        self._asked = 0
+
+    def judge(self, receipt: Receipt) -> Receipt | None:
+        """Return the Receipt to give now, None for one that is held back."""
+        if receipt.verdict is Verdict.RETRY:
+            self._held = self._held or receipt
+            self._asked += 1
+            if self._proved or self._asked <= PROBES_MAX:
+                return None
+            return self.held_back()
+        self.is_over = receipt.verdict is Verdict.RETRY_CONTENT
+        self._proved = self._proved or (self._held is not None and receipt.verdict is Verdict.DELIVERED)
+        return receipt
+
+    def held_back(self) -> Receipt | None:
+        """Return what was held back, now that no more is sent."""
+        if self._held is None:
+            return None
+        self.is_over = True
+        return replace(self._held, verdict=Verdict.RETRY_CONTENT) if self._proved else self._held
 
 
-def _send_one(association: RequestedAssociation, item: _Item) -> Receipt:
-    if not association.accepts(item.syntax):
-        return _no_context(item)
-    try:
-        answer = association.store(item.path, item.dataset_offset, item.syntax, item.sop_instance_uid)
-    except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
-        return Receipt(delivery_id=item.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
-    except OSError as error:
-        raise LinkError(f"reading the spool while sending: {error.strerror}") from error
-    verdict, reason = verdict_of(answer)
-    if reason is not None:
-        _log.warning("instance.answered delivery=%d status=%04X", item.delivery_id, answer.status)
-    acknowledgement = f"{answer.status:04X} {answer.comment}".strip().encode("utf-8", "replace")
-    return Receipt(delivery_id=item.delivery_id, verdict=verdict, reason=reason, acknowledgement=acknowledgement)
-
-
-def _read_item(delivery_id: int, path: Path) -> _Item:
-    """Read what the command must say: the data set's own UIDs where it has sound ones, else those it came with."""
-    meta = read_meta(path)
-    try:
-        values = read_header(path).values
-    except ContentError:
-        values = {}
-    sop_class = values.get("SOPClassUID", "")
-    sop_instance = values.get("SOPInstanceUID", "")
-    return _Item(
-        delivery_id=delivery_id,
-        path=path,
-        dataset_offset=meta.dataset_offset,
-        syntax=Syntax(sop_class if is_uid(sop_class) else meta.sop_class_uid, meta.transfer_syntax),
-        sop_instance_uid=sop_instance if is_uid(sop_instance) else meta.sop_instance_uid,
+def peer_of(settings: DicomDestination) -> Peer:
+    """Return whom a Destination means. Raises LinkError when its certificates cannot be read."""
+    return Peer(
+        host=settings.host,
+        port=settings.port,
+        ae_title=settings.ae_title,
+        calling_ae_title=settings.calling_ae_title,
+        tls=None if settings.tls is None else client_context(settings.tls),
+        server_name=None if settings.tls is None else settings.tls.server_name,
+        connect_timeout_s=settings.connect_timeout_s,
+        response_timeout_s=settings.response_timeout_s,
+        stall_s=STALL_S,
     )
 
 
-def _by_contexts(items: list[_Item]) -> Iterator[list[_Item]]:
+async def _store(association: RequestedAssociation, instance: Instance) -> Answer:
+    try:
+        return await association.store(
+            instance.path,
+            instance.dataset_offset,
+            instance.size,
+            instance.sop_class_uid,
+            instance.sop_instance_uid,
+            instance.transfer_syntax,
+            priority=HIGH_PRIORITY if instance.parcel.delivery.priority else LOW_PRIORITY,
+        )
+    except OSError as error:
+        raise LinkError(f"reading the spool while sending: {error.strerror}") from error
+
+
+def _by_contexts(instances: list[Instance], wanted: Callable[[Instance], list[Wanted]]) -> Iterator[list[Instance]]:
     """Cut a batch where it would need more contexts than an association has."""
-    group: list[_Item] = []
-    syntaxes: set[Syntax] = set()
-    for item in items:
-        if item.syntax not in syntaxes and len(syntaxes) == CONTEXTS_MAX:
+    group: list[Instance] = []
+    asked: set[Wanted] = set()
+    for instance in instances:
+        more = asked.union(wanted(instance))
+        if len(more) > CONTEXTS_MAX:
             yield group
-            group, syntaxes = [], set()
-        group.append(item)
-        syntaxes.add(item.syntax)
+            group, more = [], set(wanted(instance))
+        group.append(instance)
+        asked = more
     if group:
         yield group
 
 
-def _no_context(item: _Item) -> Receipt:
-    syntax = item.syntax
-    return _refused(item.delivery_id, f"the peer takes no SOP Class {syntax.sop_class_uid} in {syntax.transfer_syntax}")
-
-
-def _refused(delivery_id: int, reason: str) -> Receipt:
-    return Receipt(delivery_id=delivery_id, verdict=Verdict.REFUSED, reason=reason)
+def _no_context(instance: Instance) -> Receipt:
+    return refused(
+        instance.delivery_id, f"the peer takes no SOP Class {instance.sop_class_uid} in {instance.transfer_syntax}"
+    )
