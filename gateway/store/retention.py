@@ -11,6 +11,7 @@ from typing import Any
 
 import apsw
 
+from gateway.store.holdings import remove_holdings
 from gateway.store.indexing import remove_terms
 
 CHUNK_ROWS = 200
@@ -46,6 +47,7 @@ def remove_piece(connection: apsw.Connection, *, after: int, before_micros: int,
         )
         connection.execute(f"DELETE FROM delivery WHERE message IN ({marks})", ids)
         remove_terms(connection, ids)
+        remove_holdings(connection, ids)
         connection.execute(f"DELETE FROM message WHERE id IN ({marks})", ids)
     reached = ids[-1] if len(ids) == CHUNK_ROWS else until
     return Piece(
