@@ -96,7 +96,7 @@ class ObjectSource:
         _name(dataset, self._run, study=study, series=study, instance=number)
         dataset.SeriesDescription = f"DEMO {modality}"
         dataset.InstanceNumber = instance + 1
-        _fill_pixels(dataset, max(1, self._size_bytes // (2 * ROW_PIXELS)), self._random)
+        fill_pixels(dataset, max(1, self._size_bytes // (2 * ROW_PIXELS)), self._random)
         return dataset
 
 
@@ -110,7 +110,8 @@ def _name(dataset: Dataset, run: str, *, study: int, series: int, instance: int)
     dataset.StudyID, dataset.AccessionNumber = f"DEMO{study}", f"A{study + 1:09d}"
 
 
-def _fill_pixels(dataset: Dataset, rows: int, draw: random.Random) -> None:
+def fill_pixels(dataset: Dataset, rows: int, draw: random.Random) -> None:
+    """Give the object a picture of noise, 512 pixels wide."""
     dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = min(rows, 65535), ROW_PIXELS, 1
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 12, 11, 0
     dataset.PhotometricInterpretation = "MONOCHROME2"

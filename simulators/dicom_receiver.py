@@ -4,7 +4,8 @@ Accepts every storage SOP class and transfer syntax and never decodes a data set
 The journal line is written before the status leaves. With `--directory` objects are kept as Part 10 files.
 
 Faults (see faults.py; items are counted over all associations): `slow` (answers after delay_s), `full` (A700),
-`refuse` (C000), `abort` (A-ABORT instead of an answer), `close` (the connection is gone instead of an answer).
+`refuse` (C000), `warning` (B000, stored), `mismatch` (A900), `abort` (A-ABORT instead of an answer), `close` (the
+connection is gone instead of an answer).
 `--reject N` turns away the first N associations as "temporary congestion" (PS3.8, 9.3.4).
 """
 
@@ -23,8 +24,9 @@ from simulators.faults import FaultPlan, load_plan
 from simulators.journal import Journal
 from simulators.lifecycle import announce, stop_flag, summarise
 
-FAULTS = frozenset({"slow", "full", "refuse", "abort", "close"})
-SUCCESS, FULL, REFUSED = 0x0000, 0xA700, 0xC000
+STATUSES = {"full": 0xA700, "refuse": 0xC000, "warning": 0xB000, "mismatch": 0xA900}
+FAULTS = frozenset({"slow", "abort", "close", *STATUSES})
+SUCCESS, COERCED = 0x0000, 0xB000
 REJECTED_TRANSIENT, BY_PRESENTATION, CONGESTION = 2, 3, 1  # PS3.8 table 9-21
 ASSOCIATIONS_MAX = 64
 
@@ -52,11 +54,11 @@ class Receiver:
             ordinal = self.received
             rule = self._plan.draw(ordinal, instance)
         fault = rule.fault if rule is not None else None
-        status = {"full": FULL, "refuse": REFUSED}.get(fault or "", SUCCESS)
+        status = STATUSES.get(fault or "", SUCCESS)
         if fault == "slow" and rule is not None:
             self._stopped.wait(rule.delay_s)
         silent = fault in ("abort", "close")
-        if status == SUCCESS and not silent:
+        if status in (SUCCESS, COERCED) and not silent:
             self._keep(event, instance, data)
         answer = "" if silent else f"{status:04X}"
         more = {"answer": answer, "fault": fault, "bytes": len(data)}
@@ -127,11 +129,16 @@ def main() -> None:
     add_listen(parser)
     add_journal(parser)
     parser.add_argument("--ae-title", default="PACS")
+    add_arguments(parser)
+    run(parser.parse_args())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what every receiver of objects takes."""
     parser.add_argument("--directory", type=Path, help="keep what is stored here")
     parser.add_argument("--faults", metavar="FILE|JSON", help=f"list of rules; faults: {', '.join(sorted(FAULTS))}")
     parser.add_argument("--reject", type=int, default=0, metavar="N", help="turn away the first N associations")
     parser.add_argument("--stop-after", type=int, metavar="N", help="end after N instances")
-    run(parser.parse_args())
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@ Sends pydicom's test images in the transfer syntax in which they are stored, or 
 of the kind "out of resources" (A7xx), an abort, a rejection or a silent peer it pauses and sends the same instance,
 with the same UIDs and the same bytes, on a new association; other failures are counted and given up. The journal has
 one line per instance that was acknowledged with Success.
+
+With `--scheduled` it works through its worklist instead, see scheduled.py.
 """
 
 import argparse
-import socket
 import sys
 import tempfile
 import threading
@@ -22,7 +23,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 
-from simulators.arguments import add_journal, address, make_parser, size
+from simulators import scheduled
+from simulators.arguments import add_journal, add_listen, address, make_parser, size
 from simulators.dicom_objects import MODALITIES, ObjectFile, ObjectSource, describe, test_images
 from simulators.journal import Journal
 from simulators.lifecycle import announce, stop_flag, summarise
@@ -130,7 +132,7 @@ class Lane(threading.Thread):
         for sop_class, transfer_syntax in self._contexts:
             entity.add_requested_context(sop_class, transfer_syntax)
         host, port = self._options.to
-        handlers: list[Any] = [(evt.EVT_CONN_OPEN, _send_at_once)]
+        handlers: list[Any] = [(evt.EVT_CONN_OPEN, scheduled.send_at_once)]
         opened = entity.associate(host, port, ae_title=self._options.called, evt_handlers=handlers)
         self._association = opened if opened.is_established else None
         return self._association
@@ -183,13 +185,6 @@ def _contexts(options: argparse.Namespace) -> list[tuple[str, str]]:
     return sorted({(item.sop_class, item.transfer_syntax) for item in described})[:CONTEXTS_MAX]
 
 
-def _send_at_once(event: evt.Event) -> None:
-    """Set TCP_NODELAY: pynetdicom writes command and data apart, and Nagle's algorithm would add 40 ms to each."""
-    wrapped = event.assoc.dul.socket
-    if wrapped is not None and wrapped.socket is not None:
-        wrapped.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-
 def main() -> None:
     """Run the command line; exit status 1 when an instance was refused or never acknowledged."""
     parser = make_parser(
@@ -208,11 +203,13 @@ def main() -> None:
     parser.add_argument("--size", type=size, default=512 << 10, help="of a generated instance, e.g. 512KB")
     parser.add_argument("--files", type=Path, nargs="+", help="send these Part 10 files unchanged instead")
     parser.add_argument("--list", action="store_true", help="print the paths of the test images and end")
+    add_listen(parser)
     add_journal(parser)
+    scheduled.add_arguments(parser)
     options = parser.parse_args()
     if options.list:
         print("\n".join(str(path) for path in test_images()))
-    elif not run(options):
+    elif not (scheduled.run(options) if options.scheduled else run(options)):
         raise SystemExit(1)
 
 
