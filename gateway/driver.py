@@ -106,7 +106,9 @@ class About:
     read from them is committed within 250 ms and that is their loss window. `other_lines` are settings that the Device
     can also be set to, for `gateway probe` to try. `talks` is True for Devices that send without being asked;
     `harmless_polls` tells that what an open Session says first is called harmless by the protocol's source, so that
-    `gateway probe --active` may say it to an unknown Device.
+    `gateway probe --active` may say it to an unknown Device. `signs` are regular expressions of what a Device sends
+    of itself while nobody answers it (bytes read as Latin-1): by them it is recognised although it shows no value
+    yet, so noise must never bear them.
     """
 
     name: str
@@ -120,6 +122,7 @@ class About:
     other_lines: tuple[LineSettings, ...] = ()
     talks: bool = True
     harmless_polls: bool = False
+    signs: tuple[str, ...] = ()
 
 
 @runtime_checkable

@@ -58,6 +58,7 @@ class Medibus:
         silence_s=5.0,  # the Device says NOP every 2 s
         talks=True,  # a Device that nobody answers sends ICC every 3 s
         harmless_polls=False,  # not said of any: a Device that was called and left alone shows a communication alarm
+        signs=(r"\x1bQ6C\r",),  # ICC, with its checksum
     )
 
     transmit: bool = True

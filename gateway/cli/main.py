@@ -99,6 +99,13 @@ _COMMANDS = {
         "gateway drivers nonin",
         "add_arguments",
     ),
+    "probe": _Command(
+        "probe",
+        "run",
+        "find out which device stands at a port, and print the stanza for it",
+        "gateway probe /dev/ttyUSB0",
+        "add_arguments",
+    ),
     "replay": _Command(
         "replay",
         "replay",

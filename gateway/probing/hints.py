@@ -1,0 +1,82 @@
+"""What a person should look at when nothing was recognised."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from gateway.driver import About, LineSettings
+from gateway.status import LineState
+
+SAMPLE_BYTES_MAX = 48
+TEXT_SHARE_MIN = 0.75  # of noise it is 0.4
+_PRINTABLE = frozenset({*range(0x20, 0x7F), 0x09, 0x0A, 0x0D})
+
+
+@dataclass(slots=True)
+class Heard:
+    """What was heard at one line setting; `sample` are the first bytes."""
+
+    line: LineSettings
+    size: int = 0
+    printable: int = 0
+    sample: bytes = b""
+    seconds: float = 0.0
+    state: LineState | None = field(default=None)
+    ended: str | None = None
+
+    def add(self, data: bytes) -> None:
+        """Take bytes."""
+        self.size += len(data)
+        self.printable += sum(byte in _PRINTABLE for byte in data)
+        self.sample += data[: SAMPLE_BYTES_MAX - len(self.sample)]
+
+    @property
+    def looks_like_text(self) -> bool:
+        """Tell whether most of it is printable: the line settings are then right, as a rule."""
+        return self.size > 0 and self.printable >= TEXT_SHARE_MIN * self.size
+
+
+def hints_of(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool) -> tuple[str, ...]:
+    """Return sentences, the most likely cause first."""
+    if ended := next((one.ended for one in heard if one.ended), None):
+        return (f"the port ended while it was listened to: {ended}",)
+    if not any(one.size for one in heard):
+        return tuple(_of_silence(heard, abouts, active=active))
+    return tuple(_of_bytes(heard, len(abouts)))
+
+
+def _of_silence(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool) -> list[str]:
+    seconds = sum(one.seconds for one in heard)
+    told = [f"silence: not one byte in {seconds:.0f} s"]
+    if any(one.state is not None and not {"CTS", "DSR", "DCD"} & set(one.state.lines) for one in heard):
+        told.append("no modem line of the device is up: is the cable plugged in, at both ends, and the device on?")
+    told.append("is the device's data output switched on (see its page in docs/devices), is the cable the right one")
+    told[-1] += " (straight or null modem: swap RX and TX)?"
+    waiting = [about.name for about in abouts if not about.talks]
+    askable = [about.name for about in abouts if about.harmless_polls]
+    if waiting and not active:
+        told.append(f"these devices wait to be asked: {', '.join(waiting)}; `--active` asks for {', '.join(askable)}")
+    elif set(waiting) - set(askable):
+        told.append(
+            f"not asked for, because asking may not be harmless: {', '.join(sorted(set(waiting) - set(askable)))}"
+        )
+    return told
+
+
+def _of_bytes(heard: Sequence[Heard], drivers: int) -> list[str]:
+    best = max(heard, key=lambda one: (one.looks_like_text, one.printable / max(1, one.size), one.size))
+    at = f"{best.line.baud} baud, parity {best.line.parity}"
+    size = sum(one.size for one in heard)
+    told = [f"{size} bytes heard at {len(heard)} line settings; none of {drivers} drivers reads them"]
+    if best.looks_like_text:
+        told.append(
+            f"at {at} they look like text, so the settings are probably right and the device or its output mode"
+        )
+        told[-1] += " is one that no driver knows; the driver `line` can be told of it"
+    elif any(one.state and (one.state.framing_errors or one.state.parity_errors) for one in heard):
+        told.append("the port counts framing or parity errors: looks like a wrong baud rate or parity")
+    else:
+        told.append(
+            "they look like noise: a wrong baud rate or parity, a binary output that no driver knows, or a bad cable"
+        )
+    told.append(f"first bytes at {at}: {best.sample.hex(' ')}")
+    return told

@@ -1,0 +1,130 @@
+"""What a driver makes of bytes that were heard: recognised, or not.
+
+A driver is recognised when its Session reads Results and what it read accounts for a fair share of what was heard:
+noise now and then looks like a value of a protocol without checksums, but never for long. Or the bytes bear one of the
+signs that a Device of this driver sends while nobody answers it (`About.signs`).
+"""
+
+import re
+from dataclasses import dataclass, field, fields, replace
+
+from gateway.driver import About, Driver, LineSettings, Session
+from gateway.model import DeviceIdentity, Reading
+
+SHARE_MIN = 0.25  # of the bytes heard since the first sound Reading began
+READINGS_MIN = 2
+READING_BYTES_MIN = 24  # one Reading alone is proof only when it is no accident
+SIGN_BYTES_MAX = 4096
+KEYS_MAX = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """A recognised Device: who reads it, at which line settings, and what it told of itself.
+
+    `passive` tells that nothing was said to it; `keys` are the first quantities that were read.
+    """
+
+    driver: str
+    summary: str
+    line: LineSettings
+    passive: bool
+    readings: int
+    share: float
+    device: DeviceIdentity = field(default_factory=DeviceIdentity)
+    keys: tuple[str, ...] = ()
+    notice: str | None = None
+
+
+class Judge:
+    """One driver's Session on the bytes of one line."""
+
+    def __init__(self, driver: Driver, line: LineSettings, *, passive: bool) -> None:
+        self.about: About = driver.about
+        self._session: Session = driver.open()
+        self._line = line
+        self._passive = passive
+        self._heard = 0
+        self._before_first = 0
+        self._sound = 0
+        self._readings = 0
+        self._longest = 0
+        self._device = DeviceIdentity()
+        self._keys: dict[str, None] = {}
+        self._tail = b""
+        self._signs = 0
+
+    @property
+    def deadline(self) -> float | None:
+        """Return when to tick."""
+        return self._session.deadline
+
+    def hear(self, data: bytes, now: float) -> None:
+        """Take bytes."""
+        self._heard += len(data)
+        self._look_for_signs(data)
+        self._session.receive(data, now)
+        self._take(now)
+
+    def tick(self, now: float) -> None:
+        """Let the Session's time pass."""
+        if self._session.deadline is not None and now >= self._session.deadline:
+            self._session.tick(now)
+            self._take(now)
+
+    def say(self) -> bytes:
+        """Return what the Session wants to say; a passive one is never heard."""
+        said = self._session.take_output()
+        return b"" if self._passive else said
+
+    def finding(self) -> Finding | None:
+        """Return the recognised Device, None while it is not."""
+        notice = self._session.notice
+        heard = max(1, self._heard - self._before_first)
+        share = min(1.0, self._sound / heard)
+        proven = self._readings >= READINGS_MIN or (self._readings and self._longest >= READING_BYTES_MIN)
+        if not ((proven and share >= SHARE_MIN) or self._signs or notice is not None):
+            return None
+        known = sorted(self._keys, key=lambda key: key.startswith("x_"))  # the standard's before the vendor's own
+        return Finding(
+            driver=self.about.name,
+            summary=self.about.summary,
+            line=self._line,
+            passive=self._passive,
+            readings=self._readings,
+            share=round(share, 3),
+            device=self._device,
+            keys=tuple(known[:KEYS_MAX]),
+            notice=notice,
+        )
+
+    def _take(self, now: float) -> None:
+        taken = self._session.take_readings()
+        for _ in taken:
+            self._session.settle(False, now)  # nothing is kept: who repeats what was refused loses nothing
+        sound = [reading for reading in taken if reading.fault is None and reading.results]
+        if sound and not self._readings:
+            self._before_first = max(0, self._heard - sum(len(reading.raw) for reading in sound))
+        for reading in sound:
+            self._credit(reading)
+
+    def _credit(self, reading: Reading) -> None:
+        self._readings += 1
+        self._sound += len(reading.raw)
+        self._longest = max(self._longest, len(reading.raw))
+        for result in reading.results:
+            self._device = _known(self._device, result.device)
+            self._keys |= dict.fromkeys(seen.key for seen in result.observations)
+            self._keys |= dict.fromkeys(wave.key for wave in result.waves)
+
+    def _look_for_signs(self, data: bytes) -> None:
+        if not self.about.signs:
+            return
+        self._tail = (self._tail + data)[-SIGN_BYTES_MAX:]
+        tail = self._tail.decode("latin-1")
+        self._signs = max(len(re.findall(sign, tail, re.DOTALL)) for sign in self.about.signs)
+
+
+def _known(known: DeviceIdentity, seen: DeviceIdentity) -> DeviceIdentity:
+    told = {name.name: value for name in fields(seen) if (value := getattr(seen, name.name)) is not None}
+    return replace(known, **told)
