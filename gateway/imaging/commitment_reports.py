@@ -12,7 +12,8 @@ cannot be reached keeps nobody waiting.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 
@@ -45,6 +46,7 @@ from gateway.store.commitments import (
     next_due,
     postpone,
     references_of,
+    reports_wait,
     settle,
 )
 from gateway.store.store import Store
@@ -52,6 +54,7 @@ from gateway.store.studies import complete, studies_named
 
 EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
 DUE_MAX = 32  # requests looked at in one round
+ASSOCIATIONS_MAX = 256  # of peers; the oldest are forgotten
 POLL_S = 5.0  # the longest sleep: a clock may be set
 RETRY_S_MIN, RETRY_S_MAX = 1.0, 300.0
 WAIT_S_MAX = 30.0  # between two looks at a request whose Instances are not all there
@@ -62,7 +65,6 @@ GIVE_UP_S = 7 * 86_400.0
 _log = logging.getLogger("gateway.imaging")
 
 Policies = Callable[[str], CommitmentPolicy | None]
-Associations = Callable[[], Iterable[OpenAssociation]]
 Archived = Callable[[HeldInstance, Sequence[str]], bool | None]
 
 
@@ -77,21 +79,20 @@ class CommitmentReports:
         alarms: Alarms,
         *,
         policies: Policies,
-        associations: Associations,
         archived: Archived,
     ) -> None:
         """Take the parts.
 
-        `policies` by Source, None for one that is configured no more; `associations` are those that peers have open;
-        `archived` tells whether all of these Destinations have committed to an Instance, None where it is owed to none
-        of them; it is asked in a worker thread.
+        `policies` by Source, None for one that is configured no more; `archived` tells whether all of these
+        Destinations have committed to an Instance, None where it is owed to none of them; it is asked in a worker
+        thread.
         """
         self._store = store
         self._spool = spool
         self._clock = clock
         self._alarms = alarms
         self._policies = policies
-        self._associations = associations
+        self._associations: deque[OpenAssociation] = deque(maxlen=ASSOCIATIONS_MAX)
         self._archived = archived
         self._news = asyncio.Event()
 
@@ -100,10 +101,15 @@ class CommitmentReports:
         self._news.set()
 
     async def associated(self, association: OpenAssociation) -> None:
-        """Hear that a peer has opened an association with a context for commitment: its reports are due."""
+        """Hear that a peer has opened an association with a context for commitment: its reports are due.
+
+        That it has ended is learned when a report does not get through.
+        """
+        self._associations.append(association)
         caller, now = association.caller, self._clock.now()
-        work = self._store.call(lambda c: make_due(c, caller.source, caller.calling_ae_title, now))
-        if await asyncio.wrap_future(work):
+        wanted = (caller.source, caller.calling_ae_title)
+        if await asyncio.to_thread(lambda: reports_wait(self._store.readers.connection, *wanted)):
+            await asyncio.wrap_future(self._store.call(lambda c: make_due(c, *wanted, now)))
             self.wake()
 
     async def run(self) -> None:
@@ -181,7 +187,7 @@ class CommitmentReports:
     async def _report_all(self, commitments: Sequence[Commitment]) -> None:
         """Report to one peer; the first failure ends the try for all of them."""
         left = list(commitments)
-        standing = [one for one in self._associations() if _is_of(one, left[0])]
+        standing = [one for one in self._associations if _is_of(one, left[0])]
         line = _Line(left[0].calling, standing, self._peer(left[0]), self._clock)
         try:
             while left:
@@ -192,6 +198,9 @@ class CommitmentReports:
             for commitment in left:
                 await self._failed(commitment, words)
         finally:
+            for gone in line.gone:
+                with suppress(ValueError):
+                    self._associations.remove(gone)
             await line.close()
 
     async def _report(self, commitment: Commitment, line: "_Line") -> None:
@@ -242,6 +251,7 @@ class _Line:
     def __init__(self, calling: str, standing: list[OpenAssociation], peer: Peer | None, clock: Clock) -> None:
         self._calling = calling
         self._standing = standing
+        self.gone: list[OpenAssociation] = []
         self._peer = peer
         self._clock = clock
         self._opened: RequestedAssociation | None = None
@@ -250,9 +260,9 @@ class _Line:
         """Send one report. Raises LinkError and TemporaryError when nobody took it."""
         while self._standing:
             with suppress(LinkError):
-                await self._tell_on(self._standing[0], transaction_uid, outcomes)
+                await self._tell_on(self._standing[-1], transaction_uid, outcomes)
                 return
-            self._standing.pop(0)  # it has gone, or its peer takes no reports there
+            self.gone.append(self._standing.pop())  # it has gone, or its peer takes no reports there
         if self._peer is None:
             raise LinkError(f"no association of {self._calling} takes the report, and no port is configured for it")
         if self._opened is None:

@@ -215,6 +215,14 @@ def settle(connection: apsw.Connection, commitment: int, state: CommitmentState,
     )
 
 
+def reports_wait(connection: apsw.Connection, source: str, calling: str) -> bool:
+    """Return whether a report for a peer waits for its next try."""
+    found = connection.execute(
+        "SELECT 1 FROM commitment WHERE state = 1 AND source = ? AND calling = ? LIMIT 1", (source, calling)
+    ).get
+    return found is not None
+
+
 def make_due(connection: apsw.Connection, source: str, calling: str, at: datetime) -> int:
     """Make the reports for a peer due now: it has opened an association. Return how many."""
     connection.execute(

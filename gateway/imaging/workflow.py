@@ -1,0 +1,118 @@
+"""The scheduled workflow's parts, put together for one agent: MPPS, commitment, and the watch over studies.
+
+A Source takes from here the services that it is configured for; the agent runs `tasks`. All state is in the store, so
+that nothing is lost when a Source is stopped and started by a new configuration.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+from gateway.alarms import Alarms
+from gateway.clock import Clock
+from gateway.config import Config, DicomDestination, DicomSource
+from gateway.dataset import Attributes
+from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, CommitmentPolicy, CommitmentRequests
+from gateway.imaging.commitment_reports import CommitmentReports
+from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
+from gateway.imaging.service import OpenAssociation, Service
+from gateway.imaging.studies import StudyWatch
+from gateway.intake import Intake
+from gateway.model import DeliveryState
+from gateway.orders import ScheduledStep
+from gateway.spool import Spool
+from gateway.store.commitments import HeldInstance, NewCommitment, delivery_states, keep_commitment
+from gateway.store.steps import find_step
+from gateway.store.store import Store
+
+STABLE_S = 60.0  # of a Source that is configured no more
+_SETTLED = DeliveryState.DELIVERED.value
+_DISCARDED = DeliveryState.DISCARDED.value
+
+Associated = Callable[[OpenAssociation], Awaitable[None]]
+
+
+class Workflow:
+    """One for the agent; `config` is asked for anew each time, because it may be reloaded."""
+
+    def __init__(
+        self,
+        store: Store,
+        spool: Spool,
+        intake: Intake,
+        clock: Clock,
+        alarms: Alarms,
+        *,
+        config: Callable[[], Config],
+        owed: Callable[[Iterable[str]], None],
+    ) -> None:
+        """Take the parts; `owed` hears on the loop which Destinations have new Deliveries."""
+        self._store = store
+        self._config = config
+        self._reports = CommitmentReports(store, spool, clock, alarms, policies=self._policy, archived=self._archived)
+        self._steps = ProcedureSteps(
+            intake,
+            lambda uid: find_step(store.readers.connection, uid),
+            self._find_item,
+            lambda source: intake.router.keywords(source),
+        )
+        self._requests = CommitmentRequests(self._keep, self._reports.wake)
+        self._studies = StudyWatch(
+            store,
+            clock,
+            alarms,
+            router=lambda: intake.router,
+            find_item=self._find_item,
+            stable_s=self._stable_s,
+            owed=owed,
+        )
+
+    def services(self, source: DicomSource) -> dict[tuple[int, str], Service]:
+        """Return what a Source offers of this, by command field and SOP Class UID."""
+        offered: dict[tuple[int, str], Service] = {}
+        if "mpps" in source.services:
+            offered |= {(N_CREATE_RQ, MPPS_SOP_CLASS): self._steps, (N_SET_RQ, MPPS_SOP_CLASS): self._steps}
+        if "commitment" in source.services:
+            offered[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
+        return offered
+
+    def associated(self, source: DicomSource) -> dict[str, Associated]:
+        """Return who wants to hear of associations with a context for a SOP Class."""
+        return {COMMITMENT_SOP_CLASS: self._reports.associated} if "commitment" in source.services else {}
+
+    @property
+    def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
+        """Return what runs as long as the agent does, by name."""
+        return {"studies": self._studies.run, "commitment": self._reports.run}
+
+    async def _keep(self, new: NewCommitment) -> bool:
+        return await asyncio.wrap_future(self._store.call(lambda c: keep_commitment(c, new)))
+
+    def _find_item(self, step: ScheduledStep) -> Attributes | None:
+        """Return the worklist item that a step was scheduled as; in a worker thread."""
+        return None
+
+    def _source(self, name: str) -> DicomSource | None:
+        found = (each for each in self._config().sources if each.name == name)
+        return next((each for each in found if isinstance(each, DicomSource)), None)
+
+    def _stable_s(self, name: str) -> float:
+        source = self._source(name)
+        return STABLE_S if source is None else source.study_stable_s
+
+    def _policy(self, name: str) -> CommitmentPolicy | None:
+        source = self._source(name)
+        if source is None:
+            return None
+        archives = (each for each in self._config().destinations if isinstance(each, DicomDestination))
+        return CommitmentPolicy(
+            archive=source.commitment == "archive",
+            archives=tuple(each.name for each in archives if each.commitment),
+            timeout_s=source.commitment_timeout_hours * 3600.0,
+            peers=source.peers,
+        )
+
+    def _archived(self, held: HeldInstance, archives: Sequence[str]) -> bool | None:
+        """Return whether all archives that an Instance is owed to have taken it, None where it is owed to none."""
+        found = delivery_states(self._store.readers.connection, [held.message_id], archives).get(held.message_id, [])
+        states = [state for _, state in found if state != _DISCARDED]
+        return all(state == _SETTLED for state in states) if states else None
