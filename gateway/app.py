@@ -19,6 +19,7 @@ from gateway.config import Config, Destination, Source
 from gateway.configfile import effective_routes
 from gateway.delivery import Lane
 from gateway.errors import StoreError
+from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake, flush_on
 from gateway.routing import Router
 from gateway.spool import Spool
@@ -77,6 +78,15 @@ class App:
         await asyncio.to_thread(self.spool.open)
         self._executor = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="outbox-reader")
         self.intake = Intake(self.store, self._router(), self._gate, self._wake)
+        self.workflow = Workflow(
+            self.store,
+            self.spool,
+            self.intake,
+            self.clock,
+            self.alarms,
+            config=lambda: self.config,
+            owed=self._wake,
+        )
         self.upkeep = Upkeep(
             self.store,
             self.spool,
@@ -93,6 +103,8 @@ class App:
             self._start_source(source)
         self._watch("upkeep", self.upkeep.watch)
         self._watch("retention", self.upkeep.retain)
+        for name, run in self.workflow.tasks.items():
+            self._watch(name, run)
         _log.info("agent.started sources=%d destinations=%d", len(self.sources), len(self.destinations))
 
     async def stop(self) -> None:

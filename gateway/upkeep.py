@@ -14,12 +14,15 @@ from gateway.config import Config
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store.checking import object_is_named
+from gateway.store.commitments import remove_commitments
 from gateway.store.counters import read_counters
 from gateway.store.reading import oldest_pending
 from gateway.store.recovery import stores_set_aside
 from gateway.store.retention import Piece, remove_piece
 from gateway.store.space import Space
+from gateway.store.steps import remove_steps
 from gateway.store.store import CALL_TIMEOUT_S, Store
+from gateway.store.studies import oldest_waiting, remove_studies
 
 ROUND_S = 1.0
 AGE_ROUND_S = 5.0
@@ -82,10 +85,13 @@ class Upkeep:
         """Run one sweep by age, then by size; return how many Messages went. Blocks; for a worker thread."""
         retention = self._config().retention
         cutoff = self._clock.now() - timedelta(days=retention.days)
-        removed = self._sweep(to_micros(cutoff), quarantined=True)
+        waiting = oldest_waiting(self._store.readers.connection)  # what waits for its study is owed to nobody yet
+        removed = self._sweep(_earlier(to_micros(cutoff), waiting), quarantined=True)
         if self._data_bytes() > retention.max_size:
-            removed += self._sweep(to_micros(self._clock.now()), quarantined=False, until_below=retention.max_size)
+            now = _earlier(to_micros(self._clock.now()), waiting)
+            removed += self._sweep(now, quarantined=False, until_below=retention.max_size)
         self._sweep_orphans(cutoff)
+        self._sweep_workflow(to_micros(cutoff))
         if removed:
             _log.info("retention.removed messages=%d", removed)
         return removed
@@ -105,6 +111,11 @@ class Upkeep:
         self._spool.remove(orphans)
         if orphans:
             _log.warning("retention.removed_orphans objects=%d", len(orphans))
+
+    def _sweep_workflow(self, before: int) -> None:
+        """Remove old procedure steps, studies and commitment requests that are over."""
+        for remove in (remove_steps, remove_studies, remove_commitments):
+            self._store.call(lambda connection, remove=remove: remove(connection, before)).result(CALL_TIMEOUT_S)  # type: ignore[misc]
 
     def _sweep(self, before: int, *, quarantined: bool, until_below: int | None = None) -> int:
         removed, after = 0, 0
@@ -192,3 +203,7 @@ class Upkeep:
             since = status.last_received_at or status.started_at
             quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
             self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
+
+
+def _earlier(cutoff: int, waiting: int | None) -> int:
+    return cutoff if waiting is None else min(cutoff, waiting)
