@@ -24,7 +24,8 @@ SILENT_S = 4.0  # without a byte, when it may still be asked
 SILENT_ALONE_S = 9.0  # ... and when it may not: some Devices speak rarely
 SPARSE_S = 3.3  # ... where bytes came at another setting: some Devices call every three seconds
 LISTEN_S = 2.2  # at one setting with bytes that look like nothing
-LISTEN_TEXT_S = 5.0  # with bytes that look like text: lines may come every two seconds, the first of them cut
+LISTEN_LONG_S = 5.5  # with bytes that look like text, or are few: a line every two seconds, the first of them cut
+FEW_BYTES = 100
 LISTEN_ONLY_S = 8.0  # where there is only one setting to listen at
 ASK_S_MIN, ASK_S_MAX = 1.5, 6.0
 IDENTITY_S = 1.5  # what a recognised Device may still say of itself
@@ -60,12 +61,13 @@ async def probe(
     if not findings and active:
         findings = await search.ask()
     best = findings[0] if findings else None
+    abouts = [driver.about for driver in search.drivers]
     return Report(
         port=port,
         finding=best,
         others=tuple(findings[1:]),
         heard=tuple(search.heard),
-        hints=() if best else hints_of(search.heard, [driver.about for driver in search.drivers], active=active),
+        hints=() if best else hints_of(search.heard, abouts, active=active, lined=has_line(port)),
         seconds=round(clock.monotonic() - search.began, 1),
     )
 
@@ -182,7 +184,8 @@ class _Patience:
     def until(self, began: float, heard: Heard) -> float:
         if not heard.size:
             return min(self.end, began + self.silent_s)
-        long_s = LISTEN_ONLY_S if self.only else LISTEN_TEXT_S if heard.looks_like_text else LISTEN_S
+        promising = heard.looks_like_text or heard.size < FEW_BYTES
+        long_s = LISTEN_ONLY_S if self.only else LISTEN_LONG_S if promising else LISTEN_S
         return min(self.end, began + max(long_s, self.silent_s if self.only else 0.0))
 
 

@@ -35,13 +35,13 @@ class Heard:
         return self.size > 0 and self.printable >= TEXT_SHARE_MIN * self.size
 
 
-def hints_of(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool) -> tuple[str, ...]:
-    """Return sentences, the most likely cause first."""
+def hints_of(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool, lined: bool) -> tuple[str, ...]:
+    """Return sentences, the most likely cause first; `lined` tells that line settings matter at this port."""
     if ended := next((one.ended for one in heard if one.ended), None):
         return (f"the port ended while it was listened to: {ended}",)
     if not any(one.size for one in heard):
         return tuple(_of_silence(heard, abouts, active=active))
-    return tuple(_of_bytes(heard, len(abouts)))
+    return tuple(_of_bytes(heard, len(abouts), lined=lined))
 
 
 def _of_silence(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool) -> list[str]:
@@ -62,21 +62,21 @@ def _of_silence(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool
     return told
 
 
-def _of_bytes(heard: Sequence[Heard], drivers: int) -> list[str]:
+def _of_bytes(heard: Sequence[Heard], drivers: int, *, lined: bool) -> list[str]:
     best = max(heard, key=lambda one: (one.looks_like_text, one.printable / max(1, one.size), one.size))
-    at = f"{best.line.baud} baud, parity {best.line.parity}"
+    at = f" at {best.line.baud} baud, parity {best.line.parity}" if lined else ""
+    where = f" at {len(heard)} line settings" if lined else ""
     size = sum(one.size for one in heard)
-    told = [f"{size} bytes heard at {len(heard)} line settings; none of {drivers} drivers reads them"]
+    told = [f"{size} bytes heard{where}; none of {drivers} drivers reads them"]
     if best.looks_like_text:
-        told.append(
-            f"at {at} they look like text, so the settings are probably right and the device or its output mode"
-        )
-        told[-1] += " is one that no driver knows; the driver `line` can be told of it"
+        told.append("they look like text" + (f"{at}, so the settings are probably right" if lined else ""))
+        told[-1] += "; the device, or its output mode, is one that no driver knows: the driver `line` can be told of it"
     elif any(one.state and (one.state.framing_errors or one.state.parity_errors) for one in heard):
         told.append("the port counts framing or parity errors: looks like a wrong baud rate or parity")
     else:
         told.append(
             "they look like noise: a wrong baud rate or parity, a binary output that no driver knows, or a bad cable"
         )
-    told.append(f"first bytes at {at}: {best.sample.hex(' ')}")
+    shown = repr(best.sample.decode("latin-1")) if best.looks_like_text else best.sample.hex(" ")
+    told.append(f"first bytes{at}: {shown}")
     return told

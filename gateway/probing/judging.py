@@ -1,8 +1,8 @@
 """What a driver makes of bytes that were heard: recognised, or not.
 
-A driver is recognised when its Session reads Results and what it read accounts for a fair share of what was heard:
-noise now and then looks like a value of a protocol without checksums, but never for long. Or the bytes bear one of the
-signs that a Device of this driver sends while nobody answers it (`About.signs`).
+A driver is recognised when its Session reads Results of SOUND_BYTES_MIN together, and they are a fair share of what was
+heard: noise now and then looks like a value of a protocol without checksums, but never for long. Or the bytes bear one
+of the signs that a Device of this driver sends while nobody answers it (`About.signs`).
 """
 
 import re
@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, fields, replace
 from gateway.driver import About, Driver, LineSettings, Session
 from gateway.model import DeviceIdentity, Reading
 
-SHARE_MIN = 0.25  # of the bytes heard since the first sound Reading began
-READINGS_MIN = 2
-READING_BYTES_MIN = 24  # one Reading alone is proof only when it is no accident
+SHARE_MIN = 0.25  # of the bytes heard
+LEAD_BYTES = 400  # ... but for so many, which may be a heading and the end of what was never heard from its start
+SOUND_BYTES_MIN = 20  # five sets of Nonin's format 8, the least proof of all: one in a million in noise
 SIGN_BYTES_MAX = 4096
 KEYS_MAX = 12
 
@@ -45,10 +45,8 @@ class Judge:
         self._line = line
         self._passive = passive
         self._heard = 0
-        self._before_first = 0
         self._sound = 0
         self._readings = 0
-        self._longest = 0
         self._device = DeviceIdentity()
         self._keys: dict[str, None] = {}
         self._tail = b""
@@ -80,10 +78,9 @@ class Judge:
     def finding(self) -> Finding | None:
         """Return the recognised Device, None while it is not."""
         notice = self._session.notice
-        heard = max(1, self._heard - self._before_first)
-        share = min(1.0, self._sound / heard)
-        proven = self._readings >= READINGS_MIN or (self._readings and self._longest >= READING_BYTES_MIN)
-        if not ((proven and share >= SHARE_MIN) or self._signs or notice is not None):
+        share = self._sound / max(1, self._sound, self._heard - LEAD_BYTES)
+        proven = self._sound >= SOUND_BYTES_MIN and share >= SHARE_MIN
+        if not (proven or self._signs or notice is not None):
             return None
         known = sorted(self._keys, key=lambda key: key.startswith("x_"))  # the standard's before the vendor's own
         return Finding(
@@ -102,16 +99,13 @@ class Judge:
         taken = self._session.take_readings()
         for _ in taken:
             self._session.settle(False, now)  # nothing is kept: who repeats what was refused loses nothing
-        sound = [reading for reading in taken if reading.fault is None and reading.results]
-        if sound and not self._readings:
-            self._before_first = max(0, self._heard - sum(len(reading.raw) for reading in sound))
-        for reading in sound:
-            self._credit(reading)
+        for reading in taken:
+            if reading.fault is None and reading.results:
+                self._credit(reading)
 
     def _credit(self, reading: Reading) -> None:
         self._readings += 1
         self._sound += len(reading.raw)
-        self._longest = max(self._longest, len(reading.raw))
         for result in reading.results:
             self._device = _known(self._device, result.device)
             self._keys |= dict.fromkeys(seen.key for seen in result.observations)
