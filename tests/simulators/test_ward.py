@@ -3,7 +3,7 @@
 import asyncio
 import os
 from contextlib import suppress
-from itertools import groupby, islice, pairwise
+from itertools import groupby, islice
 from pathlib import Path
 
 import pytest
