@@ -63,6 +63,20 @@ _COMMANDS = {
         "gateway deliveries --destination pacs --state parked",
         "add_deliveries_arguments",
     ),
+    "studies": _Command(
+        "studies",
+        "studies",
+        "what is held of each study, what is owed, what is complete",
+        "gateway studies --disagreeing",
+        "add_studies_arguments",
+    ),
+    "steps": _Command(
+        "studies",
+        "steps",
+        "procedure steps that modalities report (MPPS), and requests for storage commitment",
+        "gateway steps --commitments",
+        "add_steps_arguments",
+    ),
     "retry": _Command(
         "acts",
         "retry",
@@ -104,6 +118,13 @@ _COMMANDS = {
         "run",
         "find out which device stands at a port, and print the stanza for it",
         "gateway probe /dev/ttyUSB0",
+        "add_arguments",
+    ),
+    "capture": _Command(
+        "capture",
+        "run",
+        "record a device's raw bytes with times and directions, or watch them",
+        "gateway capture bed-12-monitor -o bed-12.rec --for 60",
         "add_arguments",
     ),
     "replay": _Command(

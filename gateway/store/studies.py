@@ -133,6 +133,21 @@ def read_studies(connection: apsw.Connection, limit: int, *, disagreeing: bool =
     return [_progress(row) for row in rows]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StudyCount:
+    """What is held of a study, and where its Deliveries stand."""
+
+    held: int
+    pending: int
+    delivered: int
+    parked: int
+
+
+def count_studies(connection: apsw.Connection, studies: Iterable[StudyProgress]) -> dict[int, StudyCount]:
+    """Return by number of the study what is held of it and owed."""
+    return {study.id: _count(connection, study) for study in studies}
+
+
 def sources_disagreeing(connection: apsw.Connection) -> dict[str, int]:
     """Return by Source how many studies differ from the worklist."""
     rows: list[Any] = connection.execute(
@@ -196,6 +211,20 @@ def remove_studies(connection: apsw.Connection, before_micros: int) -> int:
         (before_micros,),
     )
     return connection.changes()
+
+
+def _count(connection: apsw.Connection, study: StudyProgress) -> StudyCount:
+    mine = (
+        f"SELECT m.id FROM message m JOIN endpoint e ON e.id = m.source WHERE m.id IN ({FIND})"
+        " AND m.kind = 'dicom' AND m.object IS NOT NULL AND e.name = ?"
+    )
+    values = (*[study.study_instance_uid] * 3, study.source)
+    held = _value(connection, f"SELECT count(*) FROM ({mine})", *values)
+    rows: list[Any] = connection.execute(
+        f"SELECT d.state, count(*) FROM delivery d WHERE d.message IN ({mine}) GROUP BY d.state", values
+    ).fetchall()
+    states = dict(rows)
+    return StudyCount(held=held, pending=states.get(0, 0), delivered=states.get(1, 0), parked=states.get(2, 0))
 
 
 def _disagree(connection: apsw.Connection, source: str, study: str, keywords: frozenset[str]) -> None:
