@@ -4,8 +4,10 @@
                                          --retry------> back off (1 s doubling to 5 min) --> fetch
                                          --refused----> park and go on, or hold for a person
 
-A lane brings its Deliveries in their order and never two of a Destination's key at once. What the peer has taken is
-settled behind the sending, so a crash repeats at most `UNSETTLED_MAX` Deliveries, each under its old control id.
+A lane brings its Deliveries in their order and never two of a Destination's key at once; what is urgent is a queue of
+its own that goes first, also outside the Destination's hours. Lanes of one Destination share its pace: when the peer
+has failed, one of them tries again and the others wait for it. What was taken is settled behind the sending, so a crash
+repeats at most `UNSETTLED_MAX` Deliveries, each under its old control id.
 """
 
 import asyncio
@@ -14,6 +16,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -21,6 +24,7 @@ from gateway.alarms import Alarms
 from gateway.clock import Clock
 from gateway.errors import LinkError, StoreError, TemporaryError
 from gateway.model import DeliveryState, Parcel, Receipt, Verdict
+from gateway.pacing import Pace
 from gateway.senders.sender import Sender
 from gateway.status import DestinationStatus, LinkState
 from gateway.store.reading import newest_delivery, read_due
@@ -31,6 +35,7 @@ RETRY_S_MAX = 300.0
 UNSETTLED_MAX = 256
 BATCH_BYTES_MAX = 4 << 20
 SETTLE_AGAIN_S = 1.0
+REST_S_MAX = 60.0  # the hours are looked at again, should the clock be set
 
 _log = logging.getLogger("gateway.delivery")
 
@@ -39,6 +44,14 @@ def backoff_s(failures: int, jitter: float) -> float:
     """Return how long to wait after so many failures in a row; `jitter` in 0..1 takes up to half of it away."""
     full = min(RETRY_S_MIN * 2.0 ** min(failures - 1, 20), RETRY_S_MAX)
     return full * (1 - jitter / 2)
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """How far a queue was looked at: `after` is what is done with, `reached` the furthest that was tried."""
+
+    after: int = 0
+    reached: int = 0
 
 
 class Lane:
@@ -57,6 +70,7 @@ class Lane:
         lanes: int = 1,
         on_error: Literal["park", "hold"] = "park",
         content_attempts_max: int = 5,
+        pace: Pace | None = None,
     ) -> None:
         self._sender = sender
         self._store = store
@@ -72,8 +86,8 @@ class Lane:
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._unsettled = 0
-        self._after = 0  # Deliveries up to here are not looked at
-        self._reached = 0  # the furthest that was tried
+        self._pace = pace or Pace(clock)
+        self._cursors = (_Cursor(), _Cursor())  # of what is not urgent, and of what is
         self._failures = 0
         self._refusals: dict[int, int] = {}  # by Delivery: one or two, those that a peer disliked and may yet take
         self._resume_at = 0.0
@@ -96,50 +110,68 @@ class Lane:
 
     async def run(self) -> None:
         """Carry until cancelled or told to finish."""
+        self._pace.breaker.join(self, self.wake)
         try:
             while not self._finishing:
                 self._wake.clear()
                 if self._rewound:
-                    self._rewound, self._after, self._failures, self._resume_at = False, 0, 0, 0.0
+                    self._rewound, self._failures, self._resume_at = False, 0, 0.0
+                    self._pace.breaker.succeeded()  # a person says: try
+                    for cursor in self._cursors:
+                        cursor.after = 0
                 parcels = await self._fetch()
                 if not parcels:
                     self._idle()
                     await self._wake.wait()
-                elif (wait_s := self._wait_s(parcels[0])) > 0:
-                    await self._pause(wait_s)
+                elif self._wait_s(parcels[0]) > 0:
+                    await self._pause(parcels[0])
+                elif (closed_s := self._closed_s(parcels[0])) > 0:
+                    self._idle()
+                    await self._rest(closed_s)
                 else:
                     await self._bring(parcels)
         finally:
+            self._pace.breaker.leave(self)
             await self._sender.close()
 
     async def _fetch(self) -> list[Parcel]:
+        """Return the oldest of what is urgent; where nothing is, of the rest."""
         # Going back, nothing may be fetched again of which the outcome is not written yet.
-        await self._written(UNSETTLED_MAX if self._after >= self._reached else 0)
+        goes_on = all(cursor.after >= cursor.reached for cursor in self._cursors)
+        await self._written(UNSETTLED_MAX if goes_on else 0)
 
         def read() -> tuple[int, list[Parcel]]:
-            readers = self._store.readers
-            newest = newest_delivery(readers.connection)
-            return newest, read_due(
-                readers.connection,
-                readers.epoch,
-                self._name,
-                after=self._after,
-                lane=self._lane,
-                lanes=self._lanes,
-                rows_max=self._sender.batch_max,
-                bytes_max=BATCH_BYTES_MAX,
-            )
+            newest = newest_delivery(self._store.readers.connection)
+            return newest, self._read(urgent=True) or self._read(urgent=False)
 
         newest, parcels = await asyncio.get_running_loop().run_in_executor(self._executor, read)
         if not parcels:  # other lanes' backlog is not searched again at every wake
-            self._after = max(self._after, newest)
+            for cursor in self._cursors:
+                cursor.after = max(cursor.after, newest)
         return parcels
+
+    def _read(self, *, urgent: bool) -> list[Parcel]:
+        readers = self._store.readers
+        return read_due(
+            readers.connection,
+            readers.epoch,
+            self._name,
+            after=self._cursors[urgent].after,
+            lane=self._lane,
+            lanes=self._lanes,
+            rows_max=self._sender.batch_max,
+            bytes_max=BATCH_BYTES_MAX,
+            urgent=urgent,
+        )
 
     async def _written(self, left_max: int) -> None:
         """Wait until no more than so many Receipts are on their way to the disk."""
         while self._unsettled > left_max:
             self._settled.clear()
             await self._settled.wait()
+
+    def _cursor(self, parcel: Parcel) -> "_Cursor":
+        return self._cursors[parcel.delivery.priority > 0]
 
     def _idle(self) -> None:
         if self._status.state is LinkState.STARTING:
@@ -149,16 +181,25 @@ class Lane:
         due = head.delivery.next_try_at
         # A due time further away than any back-off comes from a clock that was set: it is not waited for.
         wait_s = 0.0 if due is None else (due - self._clock.now()).total_seconds()
-        return max(wait_s if wait_s <= RETRY_S_MAX else 0.0, self._resume_at - self._clock.monotonic())
+        wait_s = max(wait_s if wait_s <= RETRY_S_MAX else 0.0, self._resume_at - self._clock.monotonic())
+        return wait_s if wait_s > 0 else self._pace.breaker.wait_s(self)
 
-    async def _pause(self, seconds: float) -> None:
+    def _closed_s(self, head: Parcel) -> float:
+        hours = self._pace.hours
+        return 0.0 if hours is None or head.delivery.priority else hours.closed_s(self._clock.now())
+
+    async def _pause(self, head: Parcel) -> None:
         """Wait for the time or for a person; news of more work does not shorten it."""
-        deadline = self._clock.monotonic() + seconds
-        while not (self._rewound or self._finishing) and (left := deadline - self._clock.monotonic()) > 0:
+        while not (self._rewound or self._finishing) and (left := self._wait_s(head)) > 0:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), left)
             if not (self._rewound or self._finishing):
                 self._wake.clear()
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait outside the Destination's hours: news may be urgent, so it is looked at."""
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), min(seconds, REST_S_MAX))
 
     async def _bring(self, parcels: Sequence[Parcel]) -> None:
         owed = {parcel.delivery.id: parcel for parcel in parcels}
@@ -175,7 +216,9 @@ class Lane:
             number = head.delivery.id
             self._retry(head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint))
         finally:
-            self._after = min([self._after, *(number - 1 for number in owed)])  # what got no Receipt is fetched again
+            for parcel in owed.values():  # what got no Receipt is fetched again
+                cursor = self._cursor(parcel)
+                cursor.after = min(cursor.after, parcel.delivery.id - 1)
 
     async def _take(self, parcel: Parcel, receipt: Receipt) -> bool:
         """Act on a Receipt; return whether the lane may go on with the next Parcel."""
@@ -198,6 +241,7 @@ class Lane:
     def _delivered(self, parcel: Parcel, receipt: Receipt) -> None:
         now = self._clock.now()
         self._failures = 0
+        self._pace.breaker.succeeded()
         self._refusals.pop(parcel.delivery.id, None)
         self._status.delivered += 1
         self._status.last_delivered_at = now
@@ -216,10 +260,13 @@ class Lane:
         next_try = now + timedelta(seconds=wait_s)
         self._resume_at = self._clock.monotonic() + wait_s
         self._status.next_try_at = next_try
-        self._after = parcel.delivery.id - 1
+        if receipt.verdict is Verdict.RETRY:
+            self._pace.breaker.failed(self, wait_s)
+        self._cursor(parcel).after = parcel.delivery.id - 1
         self._settle(parcel, receipt, DeliveryState.PENDING, now, next_try)
 
     async def _refused(self, parcel: Parcel, receipt: Receipt) -> bool:
+        self._pace.breaker.succeeded()
         self._refusals.pop(parcel.delivery.id, None)
         now = self._clock.now()
         if self._on_error == "hold":
@@ -264,9 +311,10 @@ class Lane:
         next_try_at: datetime | None = None,
     ) -> None:
         """Write what became of a Delivery, behind the sending; again and again where disk or queue is full."""
-        self._reached = max(self._reached, parcel.delivery.id)
+        cursor = self._cursor(parcel)
+        cursor.reached = max(cursor.reached, parcel.delivery.id)
         if state is not DeliveryState.PENDING:
-            self._after = max(self._after, parcel.delivery.id)
+            cursor.after = max(cursor.after, parcel.delivery.id)
         loop = asyncio.get_running_loop()
         self._unsettled += 1
 

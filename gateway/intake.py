@@ -71,7 +71,7 @@ class Intake:
                 waiting(error)
 
         try:
-            self._store.keep(incoming, owed, tell)
+            self._store.keep(incoming, owed, tell, urgent=self.router.is_urgent(incoming))
         except StoreError as error:
             self._refuse(settled, error)
         else:
@@ -131,7 +131,8 @@ class Intake:
             if owed and isinstance(outcome, Accepted) and not outcome.repeated:
                 self._owed(owed)
 
-        self._store.keep(incoming, owed, tell, until=until, prompt=prompt)
+        urgent = self.router.is_urgent(incoming)
+        self._store.keep(incoming, owed, tell, urgent=urgent, until=until, prompt=prompt)
         try:
             return done.result(ACCEPT_TIMEOUT_S)
         except TimeoutError as error:

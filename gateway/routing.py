@@ -32,6 +32,7 @@ from gateway.formats.hl7_path import Hl7Path
 from gateway.formats.pcd_waves import is_waves_alone
 from gateway.model import Incoming, Kind, Message, Observation
 
+URGENT = frozenset({"STAT", "HIGH"})  # of (0040,1003); ROUTINE, MEDIUM and LOW are the others
 ENCODING = "utf-8"  # of HL7 without MSH-18, where the Source names no other
 
 
@@ -72,6 +73,7 @@ class Router:
         """Compile the routes; raises ExpressionError for a `when` at fault, which the configuration's check reports."""
         self._routes = tuple(routes)
         self._whens = tuple(compile_expression(route.when) if route.when is not None else None for route in routes)
+        self._prioritised = tuple(number for number, route in enumerate(self._routes) if route.priority is not None)
         self._carried = {each.name: carried_by(each.type, steps=takes_steps(each)) for each in destinations}
         self._waveless = frozenset(to.name for to in destinations if isinstance(to, MllpDestination) and not to.waves)
         self._sources = {source.name: source for source in sources}
@@ -104,6 +106,23 @@ class Router:
         """Return whether anything of a Source waits until its study is complete."""
         plan = self._late.get(source) or self._late_plan_of(source)
         return bool(plan.always.destinations or plan.rules)
+
+    def is_urgent(self, incoming: Incoming) -> bool:
+        """Tell whether an Instance goes before others: its routes say so, else its Requested Procedure Priority."""
+        if incoming.kind is not Kind.DICOM:
+            return False
+        said = [
+            self._routes[number].priority
+            for number in self._prioritised
+            if _covers(self._routes[number], incoming.source) and self._applies(number, incoming)
+        ]
+        if said:
+            return "stat" in said
+        return incoming.headers.get("RequestedProcedurePriority", "").strip().upper() in URGENT
+
+    def _applies(self, number: int, incoming: Incoming) -> bool:
+        when = self._whens[number]
+        return when is None or _holds(when, _Subject(incoming, self._sources.get(incoming.source)))
 
     def routes_to(self, message: Incoming | Message, destination: str) -> tuple[int, ...]:
         """Return the routes, counted from 0, by which a Message is owed to a Destination."""

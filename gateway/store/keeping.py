@@ -31,7 +31,7 @@ _INSERT_MESSAGE = (
     "INSERT INTO message (id, source, kind, peer, identifier, digest, received_at, observed_at, size, object, result,"
     " headers, quarantined, terms, raw) VALUES "
 )
-_INSERT_DELIVERY = "INSERT INTO delivery (id, message, destination, slot, ordinal) VALUES "
+_INSERT_DELIVERY = "INSERT INTO delivery (id, message, destination, slot, ordinal, priority) VALUES "
 _FIND_REPEATS = (
     "SELECT source, identifier, digest, max(id) FROM message WHERE received_at >= ? AND identifier IS NOT NULL"
     " AND (identifier, source, digest) IN (VALUES {}) GROUP BY 1, 2, 3"
@@ -51,6 +51,7 @@ class Keep:
     settled: Callable[[Accepted | Exception], None]
     batch: Batch
     size: int
+    urgent: bool = False
     accepted: Accepted | None = None
     until: Future[None] | None = None  # the transaction is not committed before this is done: a file's sync
     prompt: Callable[[Accepted | Exception], None] | None = None  # called first, in the writer thread
@@ -117,7 +118,7 @@ class Keeping:
         for (endpoint, name), amount in tally.items():
             self._counters.add(endpoint, name, amount)
         _insert(connection, _INSERT_MESSAGE, 15, messages)
-        _insert(connection, _INSERT_DELIVERY, 5, deliveries)
+        _insert(connection, _INSERT_DELIVERY, 6, deliveries)
         apply_changes(connection, changes)
 
     def _owe(self, connection: apsw.Connection, keep: Keep, message: int, rows: list[object]) -> None:
@@ -128,7 +129,7 @@ class Keeping:
             destination = self._ledger.id_of(connection, "destination", name)
             ordinal = self._counters.add(destination, counter)
             self._counters.add(destination, "pending")
-            rows += (self._ledger.take_delivery_id(), message, destination, slot, ordinal)
+            rows += (self._ledger.take_delivery_id(), message, destination, slot, ordinal, int(keep.urgent))
 
     def _find_repeats(
         self, connection: apsw.Connection, keeps: list[Keep], sources: Mapping[str, int]

@@ -13,6 +13,7 @@ import apsw
 from gateway.clock import to_micros
 from gateway.errors import StoreError
 from gateway.model import DeliveryState, Receipt
+from gateway.store.archive import note_delivered
 from gateway.store.counters import STATE_NAMES
 from gateway.store.keeping import ROWS_A_STATEMENT, slot_of
 from gateway.store.ledger import Ledger
@@ -85,6 +86,10 @@ class Settling:
         number = self._ledger.id_of(connection, "destination", destination)
         self._ledger.counters.add(number, "pending", -connection.changes())
         self._ledger.counters.add(number, STATE_NAMES[state], connection.changes())
+        named = ((each.receipt.delivery_id, each.receipt.archived, each.at) for each in group)
+        archived = [(delivery, names, at) for delivery, names, at in named if names is not None]
+        if archived and state is DeliveryState.DELIVERED:
+            note_delivered(connection, archived, number)
 
 
 class Acts:

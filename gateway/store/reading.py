@@ -21,7 +21,7 @@ _MESSAGE = (
     " m.result, m.headers, m.quarantined"
 )
 _MESSAGE_WITHOUT_RAW = _MESSAGE.replace("m.raw", "NULL")
-_DELIVERY = "d.id, d.message, d.state, d.ordinal, d.attempts, d.next_try_at, d.settled_at"
+_DELIVERY = "d.id, d.message, d.state, d.ordinal, d.attempts, d.next_try_at, d.settled_at, d.priority"
 _DUE = (
     f"SELECT {_DELIVERY}, {_MESSAGE} FROM delivery d JOIN message m ON m.id = d.message"
     " JOIN endpoint s ON s.id = m.source"
@@ -77,20 +77,22 @@ def read_due(
     lanes: int = 1,
     rows_max: int = 64,
     bytes_max: int = 4 << 20,
+    urgent: bool = False,
 ) -> list[Parcel]:
     """Return the oldest pending Deliveries of a lane beyond number `after`, at least one if there is any.
 
-    Cost does not depend on how many wait.
+    The urgent ones are a queue of their own, beside those that are not. Cost does not depend on how many wait.
     """
     number = endpoint_id(connection, "destination", destination)
     if number is None:
         return []
     only_lane = f"AND d.slot % {lanes} = {lane}" if lanes > 1 else ""
+    only_lane += " AND d.priority > 0" if urgent else " AND d.priority = 0"
     parcels: list[Parcel] = []
     taken = 0
     cursor = connection.execute(_DUE.format(only_lane), (number, after, rows_max))
     for row in cursor:
-        parcel = Parcel(delivery=_delivery(row[:7], destination, epoch), message=_message(row[7:]))
+        parcel = Parcel(delivery=_delivery(row[:8], destination, epoch), message=_message(row[8:]))
         taken += len(parcel.message.raw or b"")
         if parcels and taken > bytes_max:
             break
@@ -177,7 +179,7 @@ def read_deliveries(
         *[value for value in asked.values() if value is not None],
         limit,
     )
-    return [_delivery(row[:7], row[7], epoch, last_error=row[8], acknowledgement=row[9]) for row in rows]
+    return [_delivery(row[:8], row[8], epoch, last_error=row[9], acknowledgement=row[10]) for row in rows]
 
 
 def read_attempts(connection: apsw.Connection, delivery: int) -> list[Attempt]:
@@ -271,7 +273,7 @@ def _delivery(
     last_error: str | None = None,
     acknowledgement: bytes | None = None,
 ) -> Delivery:
-    number, message, state, ordinal, attempts, next_try, settled = row
+    number, message, state, ordinal, attempts, next_try, settled, priority = row
     return Delivery(
         id=number,
         message_id=message,
@@ -284,4 +286,5 @@ def _delivery(
         settled_at=from_micros(settled) if settled else None,
         last_error=last_error,
         acknowledgement=acknowledgement,
+        priority=priority,
     )

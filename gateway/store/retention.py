@@ -1,9 +1,9 @@
 """Letting go of what is settled: by age and by size, in small pieces, never anything that is still owed.
 
-A Message goes when it is older than the limit, or when the data folder is larger than its limit, and none of its
-Deliveries is pending or parked. One that is quarantined stays its full time, however large the folder. Each piece is
-one short transaction; names of the Spool's objects that no row refers to any more are given back, to be removed after
-the commit.
+A Message goes when it is older than the limit, or when the data folder is larger than its limit, none of its
+Deliveries is pending or parked, and no archive that has it is still to commit to it. One that is quarantined stays its
+full time, however large the folder. Each piece is one short transaction; names of the Spool's objects that no row
+refers to any more are given back, to be removed after the commit.
 """
 
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from typing import Any
 
 import apsw
 
+from gateway.store.archive import remove_archivals
 from gateway.store.holdings import remove_holdings
 from gateway.store.indexing import remove_terms
 
@@ -20,6 +21,7 @@ VACUUM_PAGES = 500
 _CANDIDATES = (
     "SELECT id, object FROM message m WHERE id > ?1 AND received_at < ?2 AND (?3 OR quarantined IS NULL)"
     " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.message = m.id AND d.state IN (0, 2))"
+    " AND NOT EXISTS (SELECT 1 FROM archival a WHERE a.message = m.id AND a.state IN (0, 1))"
     " AND id <= ?4 ORDER BY id LIMIT ?5"
 )
 SPAN = 5_000  # Messages looked at for one piece, so that a long row of owed ones never makes it slow
@@ -42,6 +44,7 @@ def remove_piece(connection: apsw.Connection, *, after: int, before_micros: int,
     ids = [number for number, _ in rows]
     if ids:
         marks = ",".join("?" * len(ids))
+        remove_archivals(connection, ids)
         connection.execute(
             f"DELETE FROM attempt WHERE delivery IN (SELECT id FROM delivery WHERE message IN ({marks}))", ids
         )

@@ -16,6 +16,7 @@ from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.model import Accepted, DeliveryState, Incoming, Receipt
 from gateway.store import reading
+from gateway.store.archive import Reports
 from gateway.store.connection import WAL_BYTES_KEPT, open_reader
 from gateway.store.keeping import Keep, Keeping
 from gateway.store.ledger import Ledger
@@ -72,6 +73,7 @@ class Store:
         self._keeping = Keeping(self._ledger, repeat_window)
         self._settling = Settling(self._ledger)
         self.acts = Acts(self._ledger)
+        self.reports = Reports(self._ledger)
         self.writer = Writer(connection, self._ledger, failed=failed, flush=flush, idle=self._rest, full=full)
         self.readers = Readers(self.path)
         self.writer.start()
@@ -82,11 +84,13 @@ class Store:
         owed: tuple[str, ...],
         settled: Callable[[Accepted | Exception], None],
         *,
+        urgent: bool = False,
         until: Future[None] | None = None,
         prompt: Callable[[Accepted | Exception], None] | None = None,
     ) -> None:
         """Queue one input; `settled` hears once it is durable or refused. Raises StoreError when the queue is full.
 
+        An `urgent` one goes before the others of its Destinations.
         Where the input has a file, its sync runs while the row is written, and `until` is that sync: it ends before
         the commit begins. `prompt` hears first, in the writer thread.
         """
@@ -95,6 +99,7 @@ class Store:
                 incoming=incoming,
                 owed=owed,
                 settled=settled,
+                urgent=urgent,
                 batch=self._keeping,
                 size=1024 + (0 if incoming.raw is None else len(incoming.raw)),
                 until=until,

@@ -318,7 +318,7 @@ async def test_an_idle_lane_does_not_search_the_others_backlog_again(world: Worl
     await world.keep(*[incoming(b"%d" % number) for number in range(50)])  # no key: all in the first lane
     world.lane(stuck, lane=0, lanes=2)
     lane = world.lane(idle, lane=1, lanes=2)
-    await world.until(lambda: lane._after == 50)
+    await world.until(lambda: lane._cursors[0].after == 50)
     mine = next(key for key in map(str, range(100)) if slot_of(key) % 2 == 1)
     await world.keep(incoming(b"mine", lane_key=mine))
 
