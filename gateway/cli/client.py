@@ -2,6 +2,7 @@
 
 call(data_dir, "status")                                      GET
 call(data_dir, "retry", {"ids": [17]})                        POST, with the name of who asks
+lines(data_dir, "capture", {"source": "bed-12"})              POST, answered line by line
 """
 
 import getpass
@@ -9,6 +10,7 @@ import http.client
 import json
 import os
 import socket
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,25 @@ def call(data_dir: Path, method_path: str, body: dict[str, Any] | None = None) -
     finally:
         connection.close()
     return _document(answer.status, raw)
+
+
+def lines(data_dir: Path, path: str, body: dict[str, Any]) -> Generator[bytes, None, None]:
+    """Ask for an answer that comes line by line until we have enough of it; close the iterator to hang up.
+
+    Raises as `call`, and GatewayError when the agent ends it or says nothing for ANSWER_TIMEOUT_S.
+    """
+    connection = _Connection(data_dir)
+    try:
+        connection.request("POST", f"/{path}", json.dumps({"who": who(), **body}))
+        answer = connection.getresponse()
+        if answer.status != http.client.OK:
+            _document(answer.status, answer.read(ANSWER_BYTES_MAX))
+        while line := answer.readline():
+            yield line
+    except (OSError, http.client.HTTPException) as error:
+        raise GatewayError(f"the agent in {data_dir} hung up: {error or type(error).__name__}") from error
+    finally:
+        connection.close()
 
 
 def who() -> str:

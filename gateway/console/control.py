@@ -2,6 +2,7 @@
 
     GET  /status                                     how the house is
     POST /retry /discard /resend /note               acts of an operator (see acts.py)
+    POST /capture  {"who", "source"}                 the raw bytes of a Device as they come and go, until hung up
     POST /acknowledge  {"who", "alarm"}              a person has seen an alarm that does not end by itself
     POST /reload       {"who"}                       take the configuration files over
 
@@ -18,11 +19,12 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from gateway.app import App
 from gateway.console.acts import ACTS, Act, Note, perform, touched
+from gateway.console.capture import recorded_lines
 from gateway.console.document import to_json
 from gateway.console.report import make_report
 from gateway.errors import ConfigError, GatewayError, StoreError
@@ -44,6 +46,14 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Capture:
+    """A person wants to see a Device's bytes."""
+
+    who: str = field(metadata=Note.__dataclass_fields__["who"].metadata)
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ReloadOrder:
     """A person wants the files read again."""
 
@@ -62,6 +72,7 @@ def control_application(app: App, reload: Reload) -> Starlette:
         routes=[
             Route("/status", control.status, methods=["GET"]),
             Route("/acknowledge", control.acknowledge, methods=["POST"]),
+            Route("/capture", control.capture, methods=["POST"]),
             Route("/reload", control.reload, methods=["POST"]),
             *acts,
         ],
@@ -96,6 +107,16 @@ class _Control:
         await asyncio.to_thread(perform, note, self._app.store, self._app.config, self._app.clock.now)
         self._app.alarms.clear(seen.alarm)
         return _answer({})
+
+    async def capture(self, request: Request) -> Response:
+        order: Capture = await _read(request, Capture)
+        source = next((one for one in self._app.sources.values() if one.name == order.source), None)
+        if source is None or source.type != "device":
+            raise Refused(f"there is no source {order.source!r} with a device behind it")
+        note = Note(who=_vouched(order.who, request), act="capture", detail=order.source)
+        await asyncio.to_thread(perform, note, self._app.store, self._app.config, self._app.clock.now)
+        lines = recorded_lines(source.tap, self._app.clock)
+        return StreamingResponse(lines, media_type="text/plain")
 
     async def reload(self, request: Request) -> Response:
         order: ReloadOrder = await _read(request, ReloadOrder)

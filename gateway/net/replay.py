@@ -1,7 +1,9 @@
 """A recording as a Stream: `replay:FILE`.
 
-A recording with times is text: the line `# gateway recording 1`, then lines `<seconds since the start> <hex bytes>`.
-Any other file is bytes as they came, given as fast as they are taken. After its end a recording stays quiet.
+A recording with times is text: the line `# gateway recording 1`, then lines `<seconds since the start> <hex bytes>` of
+what the Device said, and `<seconds> > <hex bytes>` of what was said to it, which is passed over; `<` may stand for the
+Device. A line that begins with `#` is a remark. Each line is one read: one datagram where it was UDP. Any other file is
+bytes as they came, given as fast as they are taken. After its end a recording stays quiet.
 """
 
 import asyncio
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gateway.errors import LinkError
+from gateway.tap import Direction
 
 HEADER = b"# gateway recording 1"
 CHUNK_BYTES = 4096
@@ -83,9 +86,17 @@ def _pieces(path: Path, file: BinaryIO, timed: bool) -> Iterator[tuple[float, by
                 yield due_s, data
 
 
+def recorded(at_s: float, direction: Direction, data: bytes) -> str:
+    """Return the line of a recording that holds some bytes, with its line end."""
+    return f"{at_s:.6f} {direction.value} {data.hex()}\n"
+
+
 def _read_timed(path: Path, line: bytes) -> tuple[float, bytes]:
+    """Return when, and the Device's bytes; none where we spoke."""
     try:
-        due_s, hexadecimal = line.decode("ascii").split(maxsplit=1)
-        return float(due_s), bytes.fromhex(hexadecimal)
+        due_s, rest = line.decode("ascii").split(maxsplit=1)
+        if rest.startswith(Direction.SAID.value):
+            return float(due_s), b""
+        return float(due_s), bytes.fromhex(rest.removeprefix(Direction.HEARD.value))
     except ValueError as error:
         raise LinkError(f"{path}: not a line of a recording") from error
