@@ -20,13 +20,11 @@ from gateway.intake import Intake
 from gateway.model import DeliveryState
 from gateway.orders import ScheduledStep
 from gateway.spool import Spool
-from gateway.store.commitments import HeldInstance, NewCommitment, delivery_states, keep_commitment
+from gateway.store.commitments import HeldInstance, NewCommitment, archive_states, keep_commitment
 from gateway.store.steps import find_step
 from gateway.store.store import Store
 
 STABLE_S = 60.0  # of a Source that is configured no more
-_SETTLED = DeliveryState.DELIVERED.value
-_DISCARDED = DeliveryState.DISCARDED.value
 
 Associated = Callable[[OpenAssociation], Awaitable[None]]
 
@@ -112,7 +110,7 @@ class Workflow:
         )
 
     def _archived(self, held: HeldInstance, archives: Sequence[str]) -> bool | None:
-        """Return whether all archives that an Instance is owed to have taken it, None where it is owed to none."""
-        found = delivery_states(self._store.readers.connection, [held.message_id], archives).get(held.message_id, [])
-        states = [state for _, state in found if state != _DISCARDED]
-        return all(state == _SETTLED for state in states) if states else None
+        """Return whether all archives that an Instance is owed to have committed, None where it is owed to none."""
+        found = archive_states(self._store.readers.connection, held.message_id, archives)
+        owed = [committed for state, committed in found if state is not DeliveryState.DISCARDED]
+        return all(owed) if owed else None

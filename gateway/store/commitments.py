@@ -16,10 +16,12 @@ import apsw
 from gateway.clock import from_micros, to_micros
 from gateway.errors import StoreError
 from gateway.formats.commitment import Reference
+from gateway.model import DeliveryState
 
 OPEN_MAX = 10_000  # requests that wait; more are refused
 REMOVED_MAX = 200
 DUPLICATE_TRANSACTION = 0x0131  # Failure Reason
+ARCHIVAL_COMMITTED = 2  # archival.state
 
 _COLUMNS = "id, transaction_uid, source, calling, called, host, received_at, state, attempts, next_try_at, last_error"
 
@@ -172,19 +174,17 @@ def newest_held(connection: apsw.Connection, sop_instance_uids: Iterable[str]) -
     }
 
 
-def delivery_states(
-    connection: apsw.Connection, messages: Sequence[int], destinations: Sequence[str]
-) -> dict[int, list[tuple[str, int]]]:
-    """Return, by Message, the Deliveries to these Destinations: name and state."""
+def archive_states(
+    connection: apsw.Connection, message: int, destinations: Sequence[str]
+) -> list[tuple[DeliveryState, bool]]:
+    """Return, of the Deliveries of a Message to these archives, the state and whether the archive has committed."""
     rows: list[Any] = connection.execute(
-        "SELECT d.message, e.name, d.state FROM json_each(?) j CROSS JOIN delivery d ON d.message = j.value"
-        " JOIN endpoint e ON e.id = d.destination WHERE e.name IN (SELECT value FROM json_each(?))",
-        (json.dumps(list(messages)), json.dumps(list(destinations))),
+        "SELECT d.state, coalesce(a.state, 0) = ? FROM delivery d JOIN endpoint e ON e.id = d.destination"
+        " LEFT JOIN archival a ON a.delivery = d.id"
+        " WHERE d.message = ? AND e.name IN (SELECT value FROM json_each(?))",
+        (ARCHIVAL_COMMITTED, message, json.dumps(list(destinations))),
     ).fetchall()
-    found: dict[int, list[tuple[str, int]]] = {}
-    for message, name, state in rows:
-        found.setdefault(message, []).append((name, state))
-    return found
+    return [(DeliveryState(state), bool(committed)) for state, committed in rows]
 
 
 def decide(connection: apsw.Connection, commitment: int, reasons: Sequence[int], at: datetime) -> None:

@@ -1,0 +1,122 @@
+"""The workflow's parts put together: which services a Source gets, and what its archives have promised."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.alarms import Alarms
+from gateway.clock import ManualClock
+from gateway.config import Config, DicomDestination, DicomSource, Route
+from gateway.imaging.commitment import COMMITMENT_SOP_CLASS
+from gateway.imaging.mpps import MPPS_SOP_CLASS
+from gateway.imaging.workflow import Workflow
+from gateway.intake import Intake
+from gateway.model import DeliveryState, Incoming, Kind
+from gateway.routing import Router
+from gateway.spool import Spool
+from gateway.store.commitments import HeldInstance, archive_states
+from gateway.store.store import Store
+from gateway.typed import Address
+from tests.gateway.store.stores import START, keep, open_store, settle
+
+SOURCE = DicomSource(
+    name="imaging",
+    listen=Address("127.0.0.1", 0),
+    services=("storage", "mpps", "commitment"),
+    commitment="archive",
+    commitment_timeout_hours=2.0,
+)
+PACS = DicomDestination(name="pacs", host="h", port=104, ae_title="P", commitment=True)
+OTHER = DicomDestination(name="other", host="h", port=104, ae_title="O")
+CONFIG = Config(sources=(SOURCE,), destinations=(PACS, OTHER), routes=(Route(sources=("imaging",), to=("pacs",)),))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    made = open_store(tmp_path)
+    yield made
+    made.close()
+
+
+def workflow(store: Store, tmp_path: Path, config: Config = CONFIG) -> Workflow:
+    clock = ManualClock(START)
+    router = Router(config.routes, config.sources, config.destinations)
+    intake = Intake(store, router, lambda: None, lambda owed: None)
+    spool = Spool(tmp_path / "spool")
+    return Workflow(store, spool, intake, clock, Alarms(clock), config=lambda: config, owed=lambda names: None)
+
+
+def held(message: int) -> HeldInstance:
+    return HeldInstance(
+        message_id=message, source="imaging", sop_class_uid="1", study_instance_uid="2", object_name="a", size=1
+    )
+
+
+def test_a_source_offers_what_it_is_configured_for(store: Store, tmp_path: Path) -> None:
+    made = workflow(store, tmp_path)
+    plain = DicomSource(name="plain", listen=Address("127.0.0.1", 0))
+
+    assert set(made.services(SOURCE)) == {
+        (0x0140, MPPS_SOP_CLASS),
+        (0x0120, MPPS_SOP_CLASS),
+        (0x0130, COMMITMENT_SOP_CLASS),
+    }
+    assert set(made.associated(SOURCE)) == {COMMITMENT_SOP_CLASS}
+    assert (made.services(plain), made.associated(plain)) == ({}, {})
+    assert set(made.tasks) == {"studies", "commitment"}
+
+
+def test_the_policy_is_the_configurations(store: Store, tmp_path: Path) -> None:
+    made = workflow(store, tmp_path)
+    policy = made._policy("imaging")
+
+    assert policy is not None
+    assert (policy.archive, policy.archives, policy.timeout_s) == (True, ("pacs",), 7200.0)
+    assert made._policy("gone") is None
+    assert (made._stable_s("imaging"), made._stable_s("gone")) == (60.0, 60.0)
+
+
+def test_an_archive_has_promised_when_it_has_committed_and_not_when_it_has_taken(store: Store, tmp_path: Path) -> None:
+    made = workflow(store, tmp_path)
+    keep(
+        store,
+        Incoming(source="imaging", kind=Kind.DICOM, received_at=START, size=1, digest=b"", object_name="a"),
+        "pacs",
+    )
+    assert made._archived(held(1), ("pacs",)) is False
+
+    settle(store, "pacs", 1)
+    assert archive_states(store.readers.connection, 1, ("pacs",)) == [(DeliveryState.DELIVERED, False)]
+    assert made._archived(held(1), ("pacs",)) is False
+
+    store.call(
+        lambda c: c.execute(
+            "INSERT OR REPLACE INTO archival (delivery, message, destination, sop_class, sop_instance, state, due_at)"
+            " SELECT id, message, destination, '1', '2', 2, 0 FROM delivery"
+        )
+    ).result(10)
+    assert made._archived(held(1), ("pacs",)) is True
+
+
+def test_what_is_owed_to_no_archive_has_none(store: Store, tmp_path: Path) -> None:
+    made = workflow(store, tmp_path)
+    keep(
+        store,
+        Incoming(source="imaging", kind=Kind.DICOM, received_at=START, size=1, digest=b"", object_name="a"),
+        "other",
+    )
+
+    assert made._archived(held(1), ("pacs",)) is None
+
+
+async def test_the_tasks_run_until_they_are_cancelled(store: Store, tmp_path: Path) -> None:
+    made = workflow(store, tmp_path)
+    tasks = [asyncio.ensure_future(run()) for run in made.tasks.values()]
+    done, _ = await asyncio.wait(tasks, timeout=0.05)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert done == set()
