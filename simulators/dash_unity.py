@@ -23,7 +23,7 @@ from simulators.dash_unity_codec import (
     wave_packet,
 )
 from simulators.script import Script
-from simulators.ward import End, Machine, arguments, play
+from simulators.ward import End, Machine, arguments, local_time, play
 from simulators.waveforms import BedVitals, bed_vitals, signal
 
 NUMERICS_S, WAVES_S, ALARM_S, DISCOVERY_S = 2.0, 0.25, 2.0, 10.0
@@ -36,7 +36,7 @@ _REQUEST, _NUMERICS, _WAVES = 202, 96, 33
 
 
 class UnityMonitor:
-    """One monitor at an IPv4 address (four bytes)."""
+    """One monitor at an IPv4 address (four bytes); `first_time` is what its clock shows at the beginning."""
 
     def __init__(
         self,
@@ -47,6 +47,7 @@ class UnityMonitor:
         seed: int = 1,
         script: Script | None = None,
         began: float = 0.0,
+        first_time: int = FIRST_TIME,
     ) -> None:
         self.script = script or Script()
         self._location = location
@@ -56,6 +57,7 @@ class UnityMonitor:
         self._cuff: tuple[int, int, int] = (INVALID, INVALID, INVALID)
         self._began = began
         self._clock_offset = 0
+        self._first_time = first_time
         self._output: list[bytes] = []
         self._discovery_due = began
         self._alarm_due = began
@@ -94,7 +96,7 @@ class UnityMonitor:
             self._send(told, now)
         if now >= self._discovery_due:
             self._discovery_due = now + DISCOVERY_S
-            clock = FIRST_TIME + int(self._age(now)) + self._clock_offset
+            clock = self._first_time + int(self._age(now)) + self._clock_offset
             self._send(discovery(self._address, clock, self._location, PATIENT), now)
 
     def take_output(self) -> list[bytes]:
@@ -255,6 +257,7 @@ if __name__ == "__main__":
             seed=options.seed + number,
             script=Script(tuple(options.fault)),
             began=now,
+            first_time=local_time(),
         )
         for number in range(options.monitors)
     ]

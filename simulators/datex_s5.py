@@ -27,7 +27,7 @@ from simulators.datex_s5_codec import (
     wave_block,
 )
 from simulators.script import Script
-from simulators.ward import Machine, arguments, play, serial_ends
+from simulators.ward import Machine, arguments, local_time, play, serial_ends
 from simulators.waveforms import BedVitals, bed_vitals, signal
 
 DISPLAYED, TRENDS, AUXILIARY = 1, (2, 3), 4
@@ -65,10 +65,17 @@ class _Periodic:
 
 
 class S5Monitor:
-    """One monitor; `level` is its interface level, 2 to 11."""
+    """One monitor; `level` is its interface level, 2 to 11, `first_time` what its clock shows at the beginning."""
 
     def __init__(
-        self, *, level: int = 10, start: int = 0, seed: int = 1, script: Script | None = None, began: float = 0.0
+        self,
+        *,
+        level: int = 10,
+        start: int = 0,
+        seed: int = 1,
+        script: Script | None = None,
+        began: float = 0.0,
+        first_time: int = FIRST_TIME,
     ) -> None:
         self.script = script or Script()
         self._level = level
@@ -76,6 +83,7 @@ class S5Monitor:
         self._vitals = bed_vitals(start)
         self._began = began
         self._clock_offset = 0
+        self._first_time = first_time
         self._measured: BedVitals = next(self._vitals)
         self._output: list[bytes] = []
         self._power_on()
@@ -151,7 +159,7 @@ class S5Monitor:
         return self.script.stands("restart", self._age(now))
 
     def _time(self, now: float) -> int:
-        return FIRST_TIME + int(self._age(now)) + self._clock_offset
+        return self._first_time + int(self._age(now)) + self._clock_offset
 
     def _asked_numerics(self, data: bytes, now: float) -> None:
         kind, interval, bits = struct.unpack_from("<BhI", data)
@@ -314,6 +322,7 @@ if __name__ == "__main__":
             seed=options.seed + number,
             script=Script(tuple(options.fault)),
             began=now,
+            first_time=local_time(),
         )
         for number in range(options.monitors)
     ]

@@ -12,6 +12,7 @@ import pty
 import time
 import tty
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
@@ -268,6 +269,11 @@ def arguments(module: str, description: str, example: str) -> argparse.ArgumentP
     parser.add_argument("--for", dest="seconds", type=float, default=None, metavar="S", help="stop after S seconds")
     add_journal(parser)
     return parser
+
+
+def local_time() -> int:
+    """Return the local time of day as if it were UTC, in seconds since 1970: what a monitor's clock shows."""
+    return int(datetime.now().replace(tzinfo=UTC).timestamp())
 
 
 def step(text: str) -> Step:

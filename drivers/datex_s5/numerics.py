@@ -31,6 +31,8 @@ _PTC_MIN = -31000
 _PTC_NONE = 31
 _MODE_MASK, _MODE_TOF = 0xC, 0x0
 _ECG_SOURCES = frozenset({1, 9})
+_RR_FROM_CO2_LEVEL = 8  # from this level on the CO2 group's rate is always that of CO2
+_RR_IMPEDANCE, _FI_OXYGEN = 2, 2  # in the CO2 group's label
 
 SPECIAL: dict[int, tuple[Absent, tuple[str, ...]]] = {
     -32768: (Absent.INV, ()),
@@ -46,10 +48,11 @@ _OTHER_CONTROL: tuple[Absent, tuple[str, ...]] = (Absent.NI, ())
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A group's own words: its status, its label, and the effects of the states that it reports."""
+    """A group's own words: its status, its label, the monitor's level, and the effects of the states it reports."""
 
     status: int
     label: int
+    level: int
     effects: frozenset[str]
 
     @property
@@ -104,7 +107,7 @@ def _read_group(group: Group, data: bytes, words: tuple[int, ...], level: int, v
     status = _wide(words, group.place)
     label = words[group.place + 2] & 0xFFFF if status & _EXISTS else last_label
     states = tuple(_states(group, status, label, words)) if group.has_header and status & _EXISTS else ()
-    own = Words(status, label, frozenset([state.effect for state in states if state.effect]))
+    own = Words(status, label, level, frozenset([state.effect for state in states if state.effect]))
     observations = [*_choices(group, own, prefix)]
     for field in group.fields:
         if field.level <= level <= field.until:
@@ -225,6 +228,11 @@ def _key(group: Group, field: Field, own: Words, is_good: bool) -> str:
             return label_keys("agent", rule.removeprefix("agent_")).get(own.label, rule)
         case "so2":
             return label_keys("saturation", "value").get(own.label & 0x3, "so2")
+        case "rr":
+            is_impedance = own.level < _RR_FROM_CO2_LEVEL and own.label & 0x7 == _RR_IMPEDANCE
+            return "resp_rate_impedance" if is_impedance else "resp_rate_co2"
+        case "fi":
+            return "x_datex_co2_fi" if own.label >> 3 & 0x7 == _FI_OXYGEN else "co2_insp_conc"
         case "tratio":
             return "train_of_four_ratio" if own.status & _MODE_MASK == _MODE_TOF else "x_datex_nmt_ratio"
     raise ContentError(f"no rule for {field.key} of {group.name}")

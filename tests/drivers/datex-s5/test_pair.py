@@ -13,7 +13,7 @@ from drivers.datex_s5 import DatexS5
 from drivers.datex_s5.ecg12 import LEADS, read_ecg12
 from gateway.model import Absent, Phase, Priority, Reading, Result
 from simulators.datex_s5 import S5Monitor
-from simulators.datex_s5_codec import frame, record
+from simulators.datex_s5_codec import GroupValues, frame, numerics, record
 from simulators.script import Script, read_step
 from simulators.waveforms import bed_vitals
 
@@ -152,6 +152,25 @@ def test_every_interface_level_is_asked_for_what_it_knows(level: int) -> None:
     assert len(alarms) == (1 if level >= 10 else 0)
     assert any_key(pair.numerics()[-1], "pvc_rate") == (level >= 3)
     assert str(pair.numerics()[0].device.software).startswith(f"DRI level {level} ")
+
+
+@pytest.mark.parametrize(
+    ("level", "label", "keys"),
+    [
+        (10, 0x0A, {"resp_rate_co2", "co2_insp_conc"}),
+        (7, 0x0A, {"resp_rate_impedance", "co2_insp_conc"}),
+        (7, 0x11, {"resp_rate_co2", "x_datex_co2_fi"}),
+    ],
+)
+def test_the_co2_groups_label_says_where_its_numbers_come_from(level: int, label: int, keys: set[str]) -> None:
+    shown = {"co2": GroupValues(3, label, {"et": 500, "fi": 10, "rr": 14, "amb_press": 7600})}
+    session = DatexS5(transmit=False).open()
+
+    body = numerics(0, 1, shown, time=0, level=level)
+    session.receive(frame(record(0, [(1, body)], number=0, level=level, time=0)), 0.0)
+
+    (result,) = session.take_readings()[0].results
+    assert {item.key for item in result.observations if item.sub in ("1.6.1.2", "1.6.1.3")} == keys
 
 
 def test_nothing_is_ever_said_where_nothing_may_be_sent() -> None:
