@@ -29,9 +29,9 @@ MANUFACTURER = "Aspect Medical"
 
 _DEVICE = DeviceIdentity(manufacturer=MANUFACTURER, model="BIS VISTA")
 _FAMILY = "MDC_DEV_ANALY_ELEC_POTL_BRAIN"
+_LEVELS = (("1.0.0.0", 1, "MDS"), ("1.1.0.0", 2, "VMD"), *((f"1.1.{channel}.0", 3, "CHAN") for channel in range(1, 7)))
 _CONTAINMENT = tuple(  # MDS, VMD and channel follow the term of the family: gateway/formats/device_rows.py
-    Containment(sub=sub, code=device_code(_FAMILY) + step, refid=f"{_FAMILY}_{level}")
-    for sub, step, level in (("1.0.0.0", 1, "MDS"), ("1.1.0.0", 2, "VMD"), ("1.1.1.0", 3, "CHAN"))
+    Containment(sub=sub, code=device_code(_FAMILY) + step, refid=f"{_FAMILY}_{level}") for sub, step, level in _LEVELS
 )
 _COMPUTED_FIELDS = frozenset({"bsr", "sef95", "sef50", "bis", "alternate_1", "alternate_2", "total_power", "emg"})
 

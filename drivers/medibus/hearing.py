@@ -144,14 +144,15 @@ class Hearing:
             self._unread.add(f"answer {answer.code:02X}: its layout is not public", answer.raw, now)
             self._emit(now)
             return
+        was_simulated = self.picture.simulated
         reading = reading_of(answer.raw, answer.data, lambda data: self._read(answer.code, data, now))
         if reading.fault is not None:
             self._unread.add(f"answer {answer.code:02X}: {reading.fault}", reading.raw, now)
             self._emit(now)
             return
         self._unread.heal()
-        if reading.results:
-            self._tell(reading)
+        if reading.results and not (was_simulated and self.picture.simulated):
+            self._readings.append(reading)  # the beginning of a simulation still tells that the alarms have ended
 
     def _read(self, code: int, data: bytes, now: float) -> tuple[Result, ...]:
         if code != Code.CURVES:

@@ -44,6 +44,7 @@ TEXTS_AGAIN_S = 10.0  # unchanged text messages are told this often
 
 _ADVISORY_MAX, _ADVISORY_TONE_MAX, _CAUTION_MAX = 6, 10, 24  # bands used in practice; 25 to 31 warn
 _PAGE_CODES = 256
+_COMPUTER = "0161"  # what a PC calls itself: heard where both lines are tapped
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class Picture:
             clock = read_clock(data)
             self._clock = None if clock is None else (*clock, now)
         elif code == Code.IDENTIFY:
-            self._identify(read_identity(data))
+            return self._identify(read_identity(data))
         elif code == Code.SPECIFIC and data:
             return self._read_specific(data)
         return ()
@@ -112,12 +113,13 @@ class Picture:
             containment=self._containment,
         )
 
-    def _identify(self, identity: Identity | None) -> None:
-        if identity is None or identity == self.identity:
-            return
-        if self.identity is not None:  # another Device on the same line
-            for held in (self._known, self._limits, self._alarms):
-                held.clear()
+    def _identify(self, identity: Identity | None) -> tuple[Result, ...]:
+        if identity is None or identity == self.identity or identity.id == _COMPUTER:
+            return ()
+        ended = () if self.identity is None else self._end_alarms()  # another Device on the same line
+        if self.identity is not None:
+            self._known.clear()
+            self._limits.clear()
         self.identity = identity
         self.model = models().get(identity.id)
         if self._asked_profile is None:
@@ -126,6 +128,17 @@ class Picture:
             manufacturer=MANUFACTURER, model=identity.name, software=identity.device_revision or None
         )
         self._containment = _containment(self.model)
+        return ended
+
+    def _end_alarms(self) -> tuple[Result, ...]:
+        """End all alarms: what is asked next belongs to another Device, or to a simulation."""
+        ended = tuple(
+            self._condition(page, alarm, Phase.END)
+            for page, alarms in sorted(self._alarms.items())
+            for alarm in alarms.values()
+        )
+        self._alarms.clear()
+        return (self.result(conditions=ended),) if ended else ()
 
     def _read_data(self, code: Code, data: bytes, now: float) -> tuple[Result, ...]:
         page = DATA_PAGES[code]
@@ -240,7 +253,15 @@ class Picture:
 
     def _read_texts(self, data: bytes, now: float) -> tuple[Result, ...]:
         texts = tuple(read_texts(data))
-        self.simulated = any(self._text_kind(code).role == "simulation" for code, _ in texts)
+        was_simulated, self.simulated = (
+            self.simulated,
+            any(self._text_kind(code).role == "simulation" for code, _ in texts),
+        )
+        if self.simulated != was_simulated:
+            self._told = None
+            ended = self._end_alarms()
+            if self.simulated:
+                return ended
         if self._told is not None and self._told.texts == texts and now - self._told.at < TEXTS_AGAIN_S:
             return ()
         self._told = _Told(texts, now)

@@ -281,3 +281,39 @@ def test_enabling_bytes_that_were_lost_are_said_again() -> None:
     wire.run(4)
 
     assert wire.waves("paw_wave")
+
+
+def test_alarms_end_where_a_simulation_begins_and_begin_anew_after_it() -> None:
+    wire = Wire("primus", "alarm@0+30", waves=()).run(4)
+    wire.device._simulation = True
+    wire.run(6)
+    before = len(wire.readings)
+    wire.run(4)
+    assert len(wire.readings) == before
+    wire.device._simulation = False
+    wire.run(4)
+
+    phases = [item.phase for result in wire.results for item in result.conditions if item.code == "1/10"]
+    assert [phase for phase in phases if phase is not Phase.PRESENT] == [Phase.START, Phase.END, Phase.START]
+
+
+def test_the_computer_of_a_tapped_line_is_not_taken_for_the_device() -> None:
+    session = Medibus(transmit=False).open()
+
+    for identity in (b"5000'Evita V500'02.51:06.00", b"0161'My PC'01.00:03.00"):
+        session.receive(encode_response(0x52, identity), 1.0)
+    session.receive(encode_response(0x24, b"06 7.2"), 2.0)
+
+    ((result,),) = [reading.results for reading in session.take_readings()]
+    assert (result.device.model, result.observations[0].key) == ("Evita V500", "vent_minute_volume_insp")
+
+
+def test_another_device_on_the_same_line_begins_with_nothing_known() -> None:
+    session = Medibus(transmit=False).open()
+    session.receive(encode_response(0x52, b"5000'Evita V500'02.51:06.00") + encode_response(0x24, b"78  8 "), 1.0)
+    session.receive(encode_response(0x27, b"N10PAW HIGH    "), 1.0)
+    session.receive(encode_response(0x52, b"5510'Primus'04.53:06.00") + encode_response(0x24, b"7D 20 "), 2.0)
+
+    results = [result for reading in session.take_readings() for result in reading.results]
+    assert [item.phase for item in results[2].conditions] == [Phase.END]
+    assert [item.key for item in results[3].observations] == ["paw_insp_peak"] and results[3].conditions == ()
