@@ -107,7 +107,7 @@ class Router:
         plan = self._late.get(source) or self._late_plan_of(source)
         return bool(plan.always.destinations or plan.rules)
 
-    def is_urgent(self, incoming: Incoming) -> bool:
+    def is_urgent(self, incoming: Incoming | Message) -> bool:
         """Tell whether an Instance goes before others: its routes say so, else its Requested Procedure Priority."""
         if incoming.kind is not Kind.DICOM:
             return False
@@ -120,7 +120,7 @@ class Router:
             return "stat" in said
         return incoming.headers.get("RequestedProcedurePriority", "").strip().upper() in URGENT
 
-    def _applies(self, number: int, incoming: Incoming) -> bool:
+    def _applies(self, number: int, incoming: Incoming | Message) -> bool:
         when = self._whens[number]
         return when is None or _holds(when, _Subject(incoming, self._sources.get(incoming.source)))
 

@@ -173,21 +173,21 @@ class StudyWatch:
         more = False
         for study in owing:
             router = self._router()
-            pairs, until = await asyncio.to_thread(self._late, router, study)
+            late, until = await asyncio.to_thread(self._late, router, study)
             await asyncio.wrap_future(
-                self._store.call(lambda c, s=study, p=pairs, u=until: self._store.acts.owe_study(c, s, p, u))  # type: ignore[misc]
+                self._store.call(lambda c, s=study, p=late, u=until: self._store.acts.owe_study(c, s, p, u))  # type: ignore[misc]
             )
-            self._owed({name for _, names in pairs for name in names})
+            self._owed({name for _, names, _ in late for name in names})
             more = more or until < study.last_message
         return more
 
-    def _late(self, router: Router, study: StudyProgress) -> tuple[list[tuple[int, tuple[str, ...]]], int]:
-        """Return the next Messages of a study with the Destinations they are owed to now, and how far that goes."""
+    def _late(self, router: Router, study: StudyProgress) -> tuple[list[tuple[int, tuple[str, ...], bool]], int]:
+        """Return the next Messages of a study with whom they are owed to and whether it is urgent; and how far."""
         connection = self._store.readers.connection
         numbers = messages_of_study(connection, study, study.owed_until) if router.waits(study.source) else []
-        pairs = []
+        late = []
         for number in numbers:
             message = read_message(connection, number)
             if message is not None and (names := router.owed_when_complete(message).destinations):
-                pairs.append((number, names))
-        return pairs, numbers[-1] if numbers else study.last_message
+                late.append((number, names, router.is_urgent(message)))
+        return late, numbers[-1] if numbers else study.last_message

@@ -141,7 +141,15 @@ class Acts:
         self._audit(connection, at, who, "resend", f"message {message} to {destination} as delivery {number}")
         return number
 
-    def owe(self, connection: apsw.Connection, message: int, destinations: Sequence[str], lane_key: str) -> int:
+    def owe(
+        self,
+        connection: apsw.Connection,
+        message: int,
+        destinations: Sequence[str],
+        lane_key: str,
+        *,
+        urgent: bool = False,
+    ) -> int:
         """Owe a Message to Destinations that it is not owed to yet; return how many.
 
         What waits for something else than its own coming (a complete study) is owed by this.
@@ -159,8 +167,8 @@ class Acts:
             ordinal = self._ledger.counters.add(endpoint, f"owed:{kind}")
             self._ledger.counters.add(endpoint, "pending")
             connection.execute(
-                "INSERT INTO delivery (id, message, destination, ordinal, slot) VALUES (?, ?, ?, ?, ?)",
-                (self._ledger.take_delivery_id(), message, endpoint, ordinal, slot_of(lane_key)),
+                "INSERT INTO delivery (id, message, destination, ordinal, slot, priority) VALUES (?, ?, ?, ?, ?, ?)",
+                (self._ledger.take_delivery_id(), message, endpoint, ordinal, slot_of(lane_key), int(urgent)),
             )
             owed += 1
         self._ledger.counters.write(connection)
@@ -170,12 +178,12 @@ class Acts:
         self,
         connection: apsw.Connection,
         study: StudyProgress,
-        pairs: Iterable[tuple[int, Sequence[str]]],
+        owing: Iterable[tuple[int, Sequence[str], bool]],
         until: int,
     ) -> None:
-        """Owe Messages of a complete study, and note that this is done for those up to a number."""
-        for message, destinations in pairs:
-            self.owe(connection, message, destinations, study.study_instance_uid)
+        """Owe Messages of a complete study (number, Destinations, whether urgent); note that it is done up to one."""
+        for message, destinations, urgent in owing:
+            self.owe(connection, message, destinations, study.study_instance_uid, urgent=urgent)
         mark_owed(connection, study.id, until)
 
     def record(self, connection: apsw.Connection, act: str, detail: str, who: str, at: datetime) -> None:
