@@ -21,6 +21,7 @@ from gateway.model import Absent, Condition, Containment, DeviceIdentity, Observ
 
 TREND_VMD_BASE = {requests.TREND_10S: 100, requests.TREND_60S: 200}  # trends stand apart from displayed values
 _VMD_BASE = {requests.DISPLAYED: 0} | TREND_VMD_BASE
+_KINDS = _VMD_BASE.keys() | {requests.AUXILIARY}
 _TREND_CODES = {requests.TREND_10S: "TREND 10 S", requests.TREND_60S: "TREND 60 S"}
 _MARKER_SUB = "1.0.0.4"
 _AUXILIARY = struct.Struct("<IhIIh98x")
@@ -60,16 +61,20 @@ class Monitor:
 
     def _read_physiological(self, record: Record) -> tuple[Result, ...]:
         kinds = list(dict.fromkeys(part.kind for part in record.parts))
-        return tuple([self._read_kind(record, kind) for kind in kinds])
+        unknown = [kind for kind in kinds if kind not in _KINDS]
+        if len(unknown) == len(kinds):
+            raise ContentError(f"physiological data of type {unknown[0]} are not read")
+        results = [self._read_kind(record, kind) for kind in kinds if kind in _KINDS]
+        if unknown:
+            told = tuple(Condition(code=f"SUBRECORD {kind}", text="data of an unknown type") for kind in unknown)
+            results[0] = replace(results[0], conditions=results[0].conditions + told)
+        return tuple(results)
 
     def _read_kind(self, record: Record, kind: int) -> Result:
         parts = [part.data for part in record.parts if part.kind == kind]
         if kind == requests.AUXILIARY:
             return self._result(record, observations=tuple(self._auxiliary(parts[0])))
-        base = _VMD_BASE.get(kind)
-        if base is None:
-            raise ContentError(f"physiological data of type {kind} are not read")
-        known = dict(self._labels)
+        known, base = dict(self._labels), _VMD_BASE[kind]
         return self._numerics(record, kind, [read_numerics(part, record.level, known, base) for part in parts])
 
     def _numerics(self, record: Record, kind: int, classes: list[Numerics]) -> Result:

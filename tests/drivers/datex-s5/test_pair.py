@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.datex_s5 import DatexS5
+from drivers.datex_s5.driver import WaveName
 from drivers.datex_s5.ecg12 import LEADS, read_ecg12
 from gateway.model import Absent, Phase, Priority, Reading, Result
 from simulators.datex_s5 import S5Monitor
@@ -171,6 +172,29 @@ def test_the_co2_groups_label_says_where_its_numbers_come_from(level: int, label
 
     (result,) = session.take_readings()[0].results
     assert {item.key for item in result.observations if item.sub in ("1.6.1.2", "1.6.1.3")} == keys
+
+
+def test_eight_waves_fill_the_record_and_leave_no_room_for_an_end_mark() -> None:
+    names: tuple[WaveName, ...] = ("invp1", "invp2", "invp3", "invp4", "pleth", "co2", "awp", "flow")
+    pair = Pair(DatexS5(interval_s=5, waves=names)).run(20)
+
+    blocks = pair.waves()
+    assert pair.faults == []
+    assert {len(block.waves) for block in blocks} == {8}
+    assert {wave.samples[0] for block in blocks for wave in block.waves if wave.key == "co2_conc"} == {None}
+    assert [wave.key for wave in blocks[-1].waves[:2]] == ["art_wave", "pap_wave"]
+    assert 18 * 100 <= sum(len(block.waves[0].samples) for block in blocks) <= 20 * 100
+
+
+def test_an_unknown_subrecord_costs_none_of_the_known_ones() -> None:
+    known = numerics(0, 1, {"spo2": GroupValues(3, 0, {"SpO2": 9700})}, time=0, level=10)
+    session = DatexS5(transmit=False).open()
+
+    session.receive(frame(record(0, [(1, known), (9, b"abcd")], number=0, level=10, time=0)), 0.0)
+
+    (reading,) = session.take_readings()
+    assert value(reading.results[0], "spo2") == Decimal(97)
+    assert [item.code for item in reading.results[0].conditions] == ["SUBRECORD 9"]
 
 
 def test_nothing_is_ever_said_where_nothing_may_be_sent() -> None:
