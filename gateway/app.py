@@ -24,7 +24,9 @@ from gateway.intake import Intake, flush_on
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.checking import object_is_named
 from gateway.store.lock import hold_folder
+from gateway.store.recovery import stores_set_aside
 from gateway.store.space import Space
 from gateway.store.store import Store
 from gateway.supervision import supervise
@@ -75,7 +77,7 @@ class App:
             repeat_window=window,
         )
         self.spool = Spool(folder / "spool")
-        await asyncio.to_thread(self.spool.open)
+        await asyncio.to_thread(self.spool.open, self._is_named)
         self._executor = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="outbox-reader")
         self.intake = Intake(self.store, self._router(), self._gate, self._wake)
         self.workflow = Workflow(
@@ -107,6 +109,10 @@ class App:
             self._watch(name, run)
         _log.info("agent.started sources=%d destinations=%d", len(self.sources), len(self.destinations))
 
+    def _is_named(self, name: str) -> bool:
+        """Tell whether a row refers to an object; a store that was set aside may know any."""
+        return bool(stores_set_aside(self.store.path.parent)) or object_is_named(self.store.readers.connection, name)
+
     async def stop(self) -> None:
         """Take no more, finish what is in hand, close the store."""
         await self._stop_tasks(f"source:{name}" for name in list(self.sources))
@@ -116,6 +122,7 @@ class App:
         await self._finish_tasks(f"destination:{name}" for name in list(self.destinations))
         await self._stop_tasks(list(self._tasks))
         self._executor.shutdown(cancel_futures=True)
+        await asyncio.to_thread(self.spool.close)
         with suppress(StoreError):
             await asyncio.to_thread(self.store.close)
         os.close(self._lock)

@@ -121,6 +121,7 @@ class Spool:
         self._sync = FolderSync(self.objects)
         self._pool: deque[Draft] = deque()
         self._settled: deque[Path] = deque()  # names in incoming/ that can go
+        self.coming: set[str] = set()  # names of drafts that are neither committed nor discarded
         self._filling = ThreadPoolExecutor(1, thread_name_prefix="spool")
         self._refill: Future[None] | None = None
         self._closed = False
@@ -167,11 +168,13 @@ class Spool:
             (draft,) = self._make(1)
         if len(self._pool) < POOL_LOW:
             self.prepare()
+        self.coming.add(draft.name)
         return draft
 
     def committed(self, draft: Draft) -> None:
         """Take notice that a row refers to an object: it stays. Never raises."""
         draft.close()
+        self.coming.discard(draft.name)
         with self._lock:
             self._size_bytes += draft.size
         self._settled.append(draft.path)
@@ -179,6 +182,7 @@ class Spool:
     def discard(self, draft: Draft) -> None:
         """Remove an object that no row refers to. Never raises: what is left is found at the next start."""
         draft.close()
+        self.coming.discard(draft.name)
         for path in (self.objects / draft.name, draft.path):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -194,6 +198,7 @@ class Spool:
             return
         _log.error("object.replaced name=%s reason=content-changed", name)
         draft.close()
+        self.coming.discard(draft.name)
         try:
             os.replace(self.objects / draft.name, path)  # noqa: PTH105
             _fsync_folder(self.objects)
@@ -283,6 +288,7 @@ class Spool:
 
     def names(self) -> Iterator[str]:
         """Yield the names of all objects but those on their way in, in no order. Raises StoreError."""
+        self._drop_settled()
         try:
             with os.scandir(self.objects) as entries:
                 names = [entry.name for entry in entries if _NAME.fullmatch(entry.name)]

@@ -18,7 +18,7 @@ from gateway.errors import GatewayError
 from gateway.spool import Spool
 from gateway.store.backup import write_backup
 from gateway.store.checking import check_counters, check_structure, object_is_named
-from gateway.store.reading import object_names
+from gateway.store.reading import object_digest, object_names
 from gateway.store.store import Readers
 
 YOUNG_S = 120.0  # beside a running agent: an object lies in the spool before its row is committed
@@ -107,7 +107,7 @@ def _check_objects(readers: Readers, spool: Spool) -> tuple[int, list[Fault]]:
     while names := object_names(readers.connection, after):
         for name in names:
             checked += 1
-            text = spool.verify(name)
+            text = spool.verify(name, object_digest(readers.connection, name))
             if text is not None and object_is_named(readers.connection, name):  # retention may have come by
                 faults.append(Fault(kind="missing" if text == "missing" else "changed", object=name, text=text))
         after = names[-1]

@@ -1,35 +1,69 @@
 """Which presentation contexts a Source accepts, and how (PS3.8, 7.1.1.13; PS3.7, D.3).
 
 Any Storage SOP Class is accepted, known, private or newer than our dictionary, in the transfer syntax that the peer
-proposes first, because nothing is decoded. The library's own rule for unknown classes would let Modality Worklist and
-Color Palette queries in by the back door: here every context is judged again before the answer goes out.
+proposes first, because nothing is decoded. Other services are those that were registered, in Implicit or Explicit VR
+Little Endian: what they take is read whole, so no Deflated data set can burst there. The window is always one.
 """
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from pydicom._uid_dict import UID_dictionary
-from pydicom.uid import UID
-from pynetdicom.acse import ACSE
-from pynetdicom.association import Association
-from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.presentation import PresentationContext
 
-from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid
-
-Service = Literal["echo", "storage"]
+from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION, IMPLICIT_LITTLE
+from gateway.imaging.service import OpenAssociation, Service
+from gateway.protocols.dimse import Field
+from gateway.protocols.negotiation import (
+    ABSTRACT_SYNTAX_NOT_SUPPORTED,
+    ACCEPTED,
+    TRANSFER_SYNTAXES_NOT_SUPPORTED,
+    Acceptance,
+    AnsweredContext,
+    Proposal,
+    ProposedContext,
+    Role,
+)
 
 VERIFICATION = "1.2.840.10008.1.1"
-ACCEPTANCE, ABSTRACT_SYNTAX_NOT_SUPPORTED = 0x00, 0x03
-CONTEXTS_MAX = 128
+EXPLICIT_LITTLE = "1.2.840.10008.1.2.1"
+WINDOW = (1, 1)  # operations invoked and performed
 
 _DICOM_ROOT = "1.2.840.10008."
 _STORAGE_ROOT = "1.2.840.10008.5.1.4.1.1."  # new Storage SOP Classes are numbered here
 _NOT_STORAGE = ("1.2.840.10008.1.3.10", "1.2.840.10008.1.20.1", "1.2.840.10008.1.20.2")  # DICOMDIR, commitment
+_READ = (IMPLICIT_LITTLE, EXPLICIT_LITTLE)  # of data sets that are read whole; the first that is proposed
+
+Extend = Callable[[bytes], bytes]
+Associated = Callable[[OpenAssociation], Awaitable[None]]
 
 
-def service_of(abstract_syntax: str) -> Service | None:
-    """Return the service that an abstract syntax belongs to, None where we offer none."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What a Source offers beside Verification and Storage.
+
+    `services` by command field and SOP Class UID. `extended` answers the application information that a peer proposes
+    for a SOP Class (PS3.7, D.3.3.5); without an entry nothing is answered. `associated` by SOP Class hears of every
+    association that was opened with a context for it.
+    """
+
+    services: Mapping[tuple[int, str], Service] = field(default_factory=dict)
+    extended: Mapping[str, Extend] = field(default_factory=dict)
+    associated: Mapping[str, Associated] = field(default_factory=dict)
+
+    @property
+    def sop_classes(self) -> frozenset[str]:
+        """Return the SOP Classes that have a service."""
+        return frozenset(uid for _, uid in self.services)
+
+    @property
+    def gets(self) -> bool:
+        """Return whether Instances may be fetched back on the same association (C-GET)."""
+        return any(number == Field.C_GET for number, _ in self.services)
+
+
+def service_of(abstract_syntax: str) -> Literal["echo", "storage"] | None:
+    """Return which of the two services without registration an abstract syntax belongs to, None for any other."""
     if abstract_syntax == VERIFICATION:
         return "echo"
     if not abstract_syntax.startswith(_DICOM_ROOT):
@@ -41,40 +75,49 @@ def service_of(abstract_syntax: str) -> Service | None:
     return "storage" if abstract_syntax.startswith(_STORAGE_ROOT) else None
 
 
-def clean_request(request: A_ASSOCIATE) -> None:
-    """Take padding from the UIDs that a peer proposed, and give a context without transfer syntax the default one."""
-    for context in request.presentation_context_definition_list:
-        context._abstract_syntax = UID(clean_uid(context.abstract_syntax or ""))
-        proposed = [UID(clean_uid(syntax)) for syntax in context.transfer_syntax]
-        context._transfer_syntax = proposed or [UID(IMPLICIT_LITTLE)]
+def answer(proposal: Proposal, services: Collection[str], offer: Offer, pdu_max: int) -> Acceptance:
+    """Judge every context that a peer proposed; `services` may hold "echo" and "storage"."""
+    registered = offer.sop_classes
+    contexts = tuple(_judge(context, services, registered, offer) for context in proposal.contexts)
+    taken = {
+        proposed.abstract_syntax
+        for proposed, answered in zip(proposal.contexts, contexts, strict=True)
+        if answered.result == ACCEPTED
+    }
+    return Acceptance(
+        called_ae_title=proposal.called_ae_title,
+        calling_ae_title=proposal.calling_ae_title,
+        contexts=contexts,
+        pdu_max=pdu_max,
+        implementation_uid=IMPLEMENTATION_UID,
+        implementation_version=IMPLEMENTATION_VERSION.decode(),
+        roles={uid: _grant(uid, role, offer) for uid, role in proposal.roles.items() if uid in taken},
+        extended={
+            uid: offer.extended[uid](content)
+            for uid, content in proposal.extended.items()
+            if uid in taken and uid in offer.extended
+        },
+        window=None if proposal.window is None else WINDOW,
+    )
 
 
-class Negotiation(ACSE):
-    """The library's association control, with our judgement of the contexts."""
+def _judge(
+    context: ProposedContext, services: Collection[str], registered: Collection[str], offer: Offer
+) -> AnsweredContext:
+    uid = context.abstract_syntax
+    first = context.transfer_syntaxes[0]
+    if uid in registered:
+        readable = [syntax for syntax in _READ if syntax in context.transfer_syntaxes]
+        if readable:
+            return AnsweredContext(context.context_id, ACCEPTED, readable[0])
+        return AnsweredContext(context.context_id, TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
+    service = service_of(uid)
+    if service in services or (service == "storage" and offer.gets):
+        return AnsweredContext(context.context_id, ACCEPTED, first)
+    return AnsweredContext(context.context_id, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
 
-    def __init__(self, assoc: Association, services: Collection[str]) -> None:
-        super().__init__(assoc)
-        self._services = services
 
-    def send_accept(self) -> None:
-        """Answer the request."""
-        request = self.requestor.primitive
-        assert request is not None
-        answers = [self._judge(context) for context in request.presentation_context_definition_list[:CONTEXTS_MAX]]
-        self.assoc._accepted_cx = {
-            context.context_id: context
-            for context in answers
-            if context.result == ACCEPTANCE and context.context_id is not None
-        }
-        self.assoc._rejected_cx = [context for context in answers if context.result != ACCEPTANCE]
-        super().send_accept()
-
-    def _judge(self, proposed: PresentationContext) -> PresentationContext:
-        answer = PresentationContext()
-        answer.context_id = proposed.context_id
-        answer.abstract_syntax = proposed.abstract_syntax
-        answer.transfer_syntax = [proposed.transfer_syntax[0]]
-        offered = service_of(str(proposed.abstract_syntax)) in self._services
-        answer.result = ACCEPTANCE if offered else ABSTRACT_SYNTAX_NOT_SUPPORTED
-        answer._as_scu, answer._as_scp = False, True
-        return answer
+def _grant(uid: str, role: Role, offer: Offer) -> Role:
+    """Return the roles that the requestor may play: SCP where we are ready to be the SCU."""
+    scp = offer.gets if service_of(uid) == "storage" else (Field.N_EVENT_REPORT, uid) in offer.services
+    return Role(scu=role.scu, scp=role.scp and scp)

@@ -1,191 +1,169 @@
-"""The data path of C-STORE: fragments go to a file of the Spool as they come, undecoded.
+"""The data path of C-STORE: fragments go from the socket into blocks of memory, and blocks into the file.
 
-This is the seam that a faster data path replaces. Unlike the library's own chunked mode, a full disk is answered with
-0xA700 instead of a broken association (what still comes is drained), files of associations that end midway are
-removed, and nothing process-wide (the folder for temporary files) is touched. A command or a data set that is not for
-storage has a small limit.
+    socket --received--> block --full--> written past the page cache by the association's second thread
+                                   `---> hashed by the association's first one, while that runs
+
+Nothing is decoded on the way. A full disk is answered with 0xA700 instead of a broken association: what still comes is
+drained. Memory is a ring of blocks for each association that stores, whatever the size of an object.
 """
 
-import threading
-from collections.abc import Callable
-from io import BytesIO
-from pathlib import Path
-from typing import Any, BinaryIO
+import hashlib
+import io
+import mmap
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
-from pynetdicom.association import Association
-from pynetdicom.dimse import DIMSEServiceProvider
-from pynetdicom.dimse_messages import C_STORE_RQ, DIMSEMessage
-from pynetdicom.pdu_primitives import P_DATA
+from gateway.errors import ContentError, StoreError
+from gateway.formats.dicom import Header, read_header
+from gateway.spool import Draft, Spool
 
-from gateway.errors import StoreError
-from gateway.formats.dicom import clean_uid, part10_prefix
-from gateway.imaging.storage import Intake
-from gateway.spool import Spool
-
-COMMAND_BYTES_MAX = 64 << 10
-IDENTIFIER_BYTES_MAX = 64 << 10
-WAITING_MAX = 4  # complete objects not yet answered; the window is one (PS3.7, D.3.3.3)
-
-_INVALID_PDU = "Evt19"  # the state machine's word for: abort
+BLOCK_BYTES = 128 << 10
+BLOCKS = 4
+DISK_TIMEOUT_S = 60.0  # for one block to be written
 
 
-class ObjectFile(BytesIO):
-    """Where the data set of one message goes; looks like the library's buffer, is a file in `incoming/`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """One object that came whole: its file and what was learned of it while it came.
 
-    `refused` says why the object is not being kept: its bytes are then counted and forgotten. The library writes
-    from one thread; `path` is read by the handler afterwards.
+    `digest` is the SHA-256 of the data set, which begins at `dataset_offset`. `synced` ends when the file is on the
+    disk; it raises OSError when that failed.
     """
 
-    def __init__(self, begin: Callable[[], tuple[BinaryIO, bytes]], refusing: Callable[[], str | None]) -> None:
-        super().__init__()
-        self._begin = begin
-        self._refusing = refusing
-        self._file: BinaryIO | None = None
-        self._started = False
-        self.path: Path | None = None
-        self.dataset_offset = 0
-        self.refused: str | None = None
-
-    def write(self, data: Any, /) -> int:
-        """Take a fragment; never raises."""
-        if not self._started:
-            self._start()
-        if self._file is not None:
-            try:
-                self._file.write(data)
-            except OSError as error:
-                self._refuse(f"writing to incoming: {error.strerror}")
-        return len(data)
-
-    @property
-    def started(self) -> bool:
-        """Tell whether a data set came at all."""
-        return self._started
-
-    def finish(self) -> None:
-        """Close the file; what is then in `path` is whole. Never raises: a failure is in `refused`."""
-        if self._file is not None:
-            try:
-                self._file.close()
-            except OSError as error:
-                self._refuse(f"writing to incoming: {error.strerror}")
-            self._file = None
-
-    def discard(self) -> None:
-        """Close and remove the file, if it is still there; never raises."""
-        file, self._file = self._file, None
-        try:
-            if file is not None:
-                file.close()
-        except OSError:
-            self.refused = self.refused or "not written"
-        if self.path is not None:
-            _unlink(self.path)
-
-    def _start(self) -> None:
-        self._started = True
-        self.refused = self._refusing()
-        if self.refused is not None:
-            return
-        try:
-            self._file, prefix = self._begin()
-            self.path = Path(self._file.name)
-            self.dataset_offset = self._file.write(prefix)
-        except StoreError as error:
-            self._refuse(str(error))
-        except OSError as error:
-            self._refuse(f"writing to incoming: {error.strerror}")
-
-    def _refuse(self, reason: str) -> None:
-        self.refused = reason
-        self.discard()
+    draft: Draft
+    dataset_offset: int
+    size: int
+    digest: bytes
+    synced: Future[None]
+    header: Header | None
+    fault: str | None
 
 
-class ReceivingDimse(DIMSEServiceProvider):
-    """The library's DIMSE provider for one association, with our data path.
+class Ring:
+    """The blocks of one association, and the thread that writes them."""
 
-    Runs in the association's reader thread. `drop` removes the files of all objects that nobody will answer any more.
-    """
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, BLOCKS * BLOCK_BYTES)  # begins on a page, as direct writes need
+        whole = memoryview(self._memory)
+        self.blocks = [whole[start : start + BLOCK_BYTES] for start in range(0, len(whole), BLOCK_BYTES)]
+        self.executor = ThreadPoolExecutor(1, thread_name_prefix="dicom-file")
 
-    def __init__(self, assoc: Association, spool: Spool, intake: Intake) -> None:
-        super().__init__(assoc)
+    def close(self) -> None:
+        """End the thread."""
+        self.executor.shutdown(wait=True, cancel_futures=True)
+
+
+class ObjectSink:
+    """Where the data set of one C-STORE goes; `refused` says why the object is not being kept."""
+
+    def __init__(self, ring: Ring, spool: Spool, prefix: bytes, keywords: Iterable[str], refused: str | None) -> None:
+        self._ring = ring
         self._spool = spool
-        self._intake = intake
-        self._lock = threading.Lock()
-        self._open: set[ObjectFile] = set()
+        self._keywords = keywords
+        self._hash = hashlib.sha256()
+        self._index = 0
+        self._fill = len(prefix)
+        self._unhashed = len(prefix)  # where the data set begins in this block
+        self._size = 0
+        self._writing: deque[Future[None]] = deque()
+        self._draft: Draft | None = None
+        self._header: Future[Header | None] | None = None
+        self.dataset_offset = len(prefix)
+        self.refused = refused
+        if refused is None:
+            try:
+                self._draft = spool.begin()
+            except StoreError as error:
+                self.refused = str(error)
+        ring.blocks[0][: len(prefix)] = prefix
 
-    def receive_primitive(self, primitive: P_DATA) -> None:
-        """Take fragments; a message that breaks the rules aborts the association."""
-        if self.message is None:
-            self.message = DIMSEMessage()
-            self.message.data_set = self._object_file(self.message)
-        message = self.message
-        try:
-            super().receive_primitive(primitive)
-        except Exception:  # noqa: BLE001  # border: the library meets a peer's bytes and raises what it likes
-            self.dul.event_queue.put(_INVALID_PDU)
-            return
-        if self._is_too_much(message):
-            self.dul.event_queue.put(_INVALID_PDU)
+    def buffer(self, size: int) -> memoryview:
+        """Return room in the block."""
+        return self._ring.blocks[self._index][self._fill : self._fill + size]
 
-    def take(self, data_set: object) -> ObjectFile | None:
-        """Hand an object over to the service that answers it; None when the command came without a data set."""
-        if not isinstance(data_set, ObjectFile):
+    def wrote(self, count: int) -> None:
+        """Take notice of payload; a full block goes to the disk. Never raises: what fails is in `refused`."""
+        self._fill += count
+        if self._fill == BLOCK_BYTES:
+            self._turn()
+
+    def finish(self) -> Received | None:
+        """Take what came as whole; its sync begins. None when it is refused."""
+        last = self._ring.blocks[self._index][: self._fill]
+        draft = self._draft
+        if draft is None or self.refused is not None:
+            self.discard()
             return None
-        with self._lock:
-            self._open.discard(data_set)
-        data_set.finish()
-        return data_set if data_set.started else None
-
-    def drop(self) -> None:
-        """Remove what was received and not handed over."""
-        with self._lock:
-            left, self._open = self._open, set()
-        for file in left:
-            file.discard()
-
-    def _object_file(self, message: DIMSEMessage) -> BytesIO:
-        def begin() -> tuple[BinaryIO, bytes]:
-            prefix = self._prefix(message)  # first: it may raise
-            with self._lock:
-                self._open.add(file)
-            return self._spool.new_incoming(), prefix
-
-        file = _DataSet(message, begin, self._intake)
-        return file
-
-    def _prefix(self, message: DIMSEMessage) -> bytes:
-        command = message.command_set
-        context = self.assoc._accepted_cx[message.context_id or 0]
-        return part10_prefix(
-            sop_class_uid=clean_uid(str(command.get("AffectedSOPClassUID", ""))),
-            sop_instance_uid=clean_uid(str(command.get("AffectedSOPInstanceUID", ""))),
-            transfer_syntax=context.transfer_syntax[0],
-            source_ae=self.assoc.requestor.ae_title,
+        synced = self._ring.executor.submit(_write_and_sync, draft, last, tuple(self._writing))
+        self._hash.update(last[self._unhashed :])
+        header, fault = self._read_header(last, synced)
+        return Received(
+            draft=draft,
+            dataset_offset=self.dataset_offset,
+            size=self._size + self._fill,
+            digest=self._hash.digest(),
+            synced=synced,
+            header=header,
+            fault=fault,
         )
 
-    def _is_too_much(self, message: DIMSEMessage) -> bool:
-        if message.encoded_command_set.tell() > COMMAND_BYTES_MAX or self.msg_queue.qsize() > WAITING_MAX:
-            return True
-        data_set = message.data_set
-        return isinstance(data_set, _DataSet) and data_set.getbuffer().nbytes > IDENTIFIER_BYTES_MAX
+    def discard(self) -> None:
+        """Remove what came; never raises."""
+        draft, self._draft = self._draft, None
+        if draft is not None:
+            while self._writing:
+                self._writing.popleft().exception(DISK_TIMEOUT_S)
+            self._spool.discard(draft)
+
+    def _turn(self) -> None:
+        """Hand a full block on and go to the next, once that one has been written."""
+        block = self._ring.blocks[self._index]
+        if self._draft is not None:
+            self._writing.append(self._ring.executor.submit(self._draft.write, block))
+            if self._size == 0:
+                self._header = self._ring.executor.submit(self._early_header, block)
+            self._hash.update(block[self._unhashed :])
+            if len(self._writing) == BLOCKS:
+                self._check(self._writing.popleft())
+        self._size += BLOCK_BYTES
+        self._index = (self._index + 1) % BLOCKS
+        self._fill = self._unhashed = 0
+
+    def _check(self, written: Future[None]) -> None:
+        try:
+            written.result(DISK_TIMEOUT_S)
+        except (OSError, TimeoutError) as error:
+            self.refused = f"writing: {getattr(error, 'strerror', None) or 'the disk does not answer'}"
+            self.discard()
+
+    def _early_header(self, block: memoryview) -> Header | None:
+        """Read the header while the rest still comes; None when the first block does not hold all of it."""
+        head = io.BytesIO(block)
+        try:
+            header = read_header(head, self._keywords)
+        except ContentError:
+            return None
+        return header if head.tell() < BLOCK_BYTES else None
+
+    def _read_header(self, last: memoryview, synced: Future[None]) -> tuple[Header | None, str | None]:
+        if self._header is not None and (header := self._header.result(DISK_TIMEOUT_S)) is not None:
+            return header, None
+        assert self._draft is not None
+        try:
+            if self._size == 0:
+                return read_header(io.BytesIO(last), self._keywords), None
+            synced.result(DISK_TIMEOUT_S)
+            return read_header(self._draft.path, self._keywords), None
+        except ContentError as error:
+            return None, f"data set unreadable: {error}"
+        except (OSError, TimeoutError) as error:  # the disk's fault, not the content's: the sync will say so
+            return None, f"data set not read: {getattr(error, 'strerror', None)}"
 
 
-class _DataSet(ObjectFile):
-    """An ObjectFile for C-STORE, a plain buffer for anything else; which of them, the command says first."""
-
-    def __init__(self, message: DIMSEMessage, begin: Callable[[], tuple[BinaryIO, bytes]], intake: Intake) -> None:
-        super().__init__(begin, lambda: intake.refusing)
-        self._message = message
-
-    def write(self, data: Any, /) -> int:
-        if isinstance(self._message, C_STORE_RQ):
-            return super().write(data)
-        return BytesIO.write(self, data)
-
-
-def _unlink(path: Path) -> None:
-    try:
-        path.unlink(missing_ok=True)
-    except OSError:
-        return  # `incoming/` is emptied at the next start
+def _write_and_sync(draft: Draft, last: memoryview, before: tuple[Future[None], ...]) -> None:
+    for written in before:
+        written.result(0)  # the thread is one, so they have ended
+    draft.write(last)
+    draft.sync()

@@ -2,20 +2,22 @@
 
 An Instance is kept first and judged later: the Modality deletes its copy on Success, so a data set that we cannot
 read, or whose UIDs are not the command's, is kept as it came and answered with a warning. Only the disk refuses, with
-0xA700, which senders repeat. The order is fixed: file, link, folder, row, answer.
+0xA700, which senders repeat. The order is fixed: name and folder, file, row, answer; the row is written while the file
+is synced, and committed after.
 """
 
 import logging
 from collections.abc import Iterable
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Protocol
 
 from gateway.clock import Clock
-from gateway.errors import ContentError, StoreError
-from gateway.formats.dicom import Header, is_uid, read_header
-from gateway.model import Accepted, Incoming, Kind, StoredFile
+from gateway.errors import StoreError
+from gateway.formats.dicom import is_uid
+from gateway.imaging.receiving import DISK_TIMEOUT_S, Received
+from gateway.model import Accepted, Incoming, Kind
 from gateway.spool import Spool
 
 SUCCESS = 0x0000
@@ -35,20 +37,19 @@ class Intake(Protocol):
         """Return why new input is refused, None when it is not."""
         ...
 
-    def accept_blocking(self, incoming: Incoming) -> Accepted:
-        """Keep one input durably. Raises StoreError."""
+    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
+        """Keep one input durably, not before `until`, the sync of its file, has ended well. Raises StoreError."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrival:
-    """One Instance that came whole: its Part 10 file in `incoming/`, and what the C-STORE command said of it.
+    """One Instance that came whole, and what the C-STORE command said of it.
 
     UIDs are cleaned of padding but may be anything else. `peer` is the calling AE title and host.
     """
 
-    file: Path
-    dataset_offset: int
+    received: Received
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax: str
@@ -78,12 +79,17 @@ class Keeper:
 
 def store(arrival: Arrival, keeper: Keeper) -> Status:
     """Keep an Instance and say how it went; never raises for content, disk or store."""
-    header, fault = _read(arrival, keeper.keywords)
+    received = arrival.received
+    header, fault = _judge_header(received)
     try:
-        stored = keeper.spool.keep(arrival.file, arrival.sop_instance_uid, arrival.dataset_offset)
-        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, stored, header, fault))
+        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, header, fault), received.synced)
+        if accepted.repeated and accepted.object_name is not None:
+            keeper.spool.mend(accepted.object_name, received.digest, received.draft)
+        else:
+            keeper.spool.committed(received.draft)
     except StoreError as error:
         _log.error("instance.refused source=%s status=A700 reason=%s", keeper.source, error)
+        _forget(received, keeper.spool)
         return refusal(str(error))
     doubt = fault or _mismatch(arrival, header)
     if doubt:
@@ -97,19 +103,22 @@ def refusal(reason: str) -> Status:
     return Status(code=OUT_OF_RESOURCES, comment=f"not kept: {reason}"[:COMMENT_MAX])
 
 
-def _read(arrival: Arrival, keywords: Iterable[str]) -> tuple[dict[str, str], str | None]:
-    try:
-        header: Header = read_header(arrival.file, keywords)
-    except ContentError as error:
-        return {}, f"data set unreadable: {error}"
-    except OSError as error:  # the disk's fault, not the content's: keeping will say so, or it is worth a look
-        return {}, f"data set not read: {error.strerror}"
-    if not header.values.get("SOPInstanceUID") and not header.values.get("SOPClassUID"):
-        return header.values, "data set has neither SOP Class nor SOP Instance UID"
-    return header.values, None
+def _forget(received: Received, spool: Spool) -> None:
+    """Remove what was not kept, once nobody writes it any more."""
+    wait({received.synced}, DISK_TIMEOUT_S)
+    spool.discard(received.draft)
 
 
-def _incoming(arrival: Arrival, source: str, stored: StoredFile, header: dict[str, str], fault: str | None) -> Incoming:
+def _judge_header(received: Received) -> tuple[dict[str, str], str | None]:
+    if received.header is None:
+        return {}, received.fault
+    values = received.header.values
+    if not values.get("SOPInstanceUID") and not values.get("SOPClassUID"):
+        return values, "data set has neither SOP Class nor SOP Instance UID"
+    return values, None
+
+
+def _incoming(arrival: Arrival, source: str, header: dict[str, str], fault: str | None) -> Incoming:
     study = header.get("StudyInstanceUID", "")
     identifier = header.get("SOPInstanceUID") or arrival.sop_instance_uid
     terms = (header.get("PatientID"), header.get("AccessionNumber"), study, arrival.sop_instance_uid)
@@ -117,11 +126,11 @@ def _incoming(arrival: Arrival, source: str, stored: StoredFile, header: dict[st
         source=source,
         kind=Kind.DICOM,
         received_at=arrival.received_at,
-        size=stored.size,
-        digest=stored.digest,
+        size=arrival.received.size,
+        digest=arrival.received.digest,
         peer=arrival.peer,
         identifier=identifier,
-        object_name=stored.name,
+        object_name=arrival.received.draft.name,
         headers=_headers(arrival, header),
         terms=tuple(dict.fromkeys(term for term in terms if term and term != identifier)),
         lane_key=study or identifier,

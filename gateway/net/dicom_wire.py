@@ -95,9 +95,11 @@ class Wire(asyncio.BufferedProtocol):
         """
         async with self._writing:
             if self._is_tls:
-                number = await self._in_thread(_open_at, path, offset)
+                number = await self._in_thread(open_at, path, offset)
                 try:
-                    await self._encrypt_file(self._parts(head, number, size, context_id, fragment))
+                    await self._encrypt_file(
+                        file_parts(head, number, size, context_id, fragment, self._room_for_file())
+                    )
                 finally:
                     os.close(number)
             else:
@@ -202,46 +204,18 @@ class Wire(asyncio.BufferedProtocol):
             raise
 
     def _send_file(self, head: list[bytes], path: Path, offset: int, size: int, context_id: int, fragment: int) -> None:
-        number = _open_at(path, offset)
+        number = open_at(path, offset)
         try:
-            for parts in self._parts(head, number, size, context_id, fragment):
+            for parts in file_parts(head, number, size, context_id, fragment, self._room_for_file()):
                 self._send_all(parts)
                 if self.pace is not None:
                     self._rest(self.pace(sum(map(len, parts))))
         finally:
             os.close(number)
 
-    def _parts(
-        self, head: list[bytes], number: int, size: int, context_id: int, fragment: int
-    ) -> Iterator[list[memoryview]]:
-        """Yield buffers with PDU heads and the file between them; each list is sent before the next is made."""
-        chunk = self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)  # and a pad byte
-        view = memoryview(chunk)
-        parts = [memoryview(part) for part in head]
-        padded = size + size % 2
-        in_pdu = 0  # bytes still to come in the PDU that has begun
-        done = 0
-        if size == 0:
-            yield [*parts, memoryview(p_data_head(context_id, LAST, 0))]
-        while done < padded:
-            count = _read(number, view[: min(CHUNK_BYTES, size - done)])
-            if done + count == size and size % 2:
-                view[count] = 0
-                count += 1
-            at = 0
-            while at < count:
-                if in_pdu == 0:
-                    in_pdu = min(fragment, padded - done)
-                    last = LAST if done + in_pdu == padded else 0
-                    parts.append(memoryview(p_data_head(context_id, last, in_pdu)))
-                part = min(in_pdu, count - at)
-                parts.append(view[at : at + part])
-                at, done, in_pdu = at + part, done + part, in_pdu - part
-                if len(parts) >= PARTS_MAX:
-                    yield parts
-                    parts = []
-            yield parts
-            parts = []
+    def _room_for_file(self) -> bytearray:
+        self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
+        return self._chunk
 
     def _rest(self, seconds: float) -> None:
         """Wait in the thread; an end of the connection ends it."""
@@ -271,7 +245,43 @@ class Wire(asyncio.BufferedProtocol):
             raise LinkError("the connection is closed") from error
 
 
-def _open_at(path: Path, offset: int) -> int:
+def file_parts(
+    head: list[bytes], number: int, size: int, context_id: int, fragment: int, chunk: bytearray
+) -> Iterator[list[memoryview]]:
+    """Yield buffers with PDU heads and the file between them; each list is sent before the next is made.
+
+    `chunk` is memory to read into, of CHUNK_BYTES and a pad byte. Raises LinkError when the file cannot be read.
+    """
+    view = memoryview(chunk)
+    parts = [memoryview(part) for part in head]
+    padded = size + size % 2
+    in_pdu = 0  # bytes still to come in the PDU that has begun
+    done = 0
+    if size == 0:
+        yield [*parts, memoryview(p_data_head(context_id, LAST, 0))]
+    while done < padded:
+        count = _read(number, view[: min(CHUNK_BYTES, size - done)])
+        if done + count == size and size % 2:
+            view[count] = 0
+            count += 1
+        at = 0
+        while at < count:
+            if in_pdu == 0:
+                in_pdu = min(fragment, padded - done)
+                last = LAST if done + in_pdu == padded else 0
+                parts.append(memoryview(p_data_head(context_id, last, in_pdu)))
+            part = min(in_pdu, count - at)
+            parts.append(view[at : at + part])
+            at, done, in_pdu = at + part, done + part, in_pdu - part
+            if len(parts) >= PARTS_MAX:
+                yield parts
+                parts = []
+        yield parts
+        parts = []
+
+
+def open_at(path: Path, offset: int) -> int:
+    """Open a file for reading from `offset` bytes on. Raises OSError."""
     number = os.open(path, os.O_RDONLY)
     try:
         os.lseek(number, offset, os.SEEK_SET)

@@ -56,6 +56,7 @@ PDU_LIMIT_MIN = 1 << 20
 FIRST_PDU_S = 5.0
 STALL_S = 30.0  # a peer's time for the rest of a PDU
 CLOSE_S = 2.0  # a peer's time to close after the last word
+WASTE_BYTES_MAX = 1 << 20  # of what a peer still sends after it; more and we close
 
 _USER, _PROVIDER = 0, 2
 
@@ -160,7 +161,7 @@ class UpperLayer:
         self.peer_pdu_max = 0
         self._requestor = requestor
         self._choose = choose
-        self._stall_s = stall_s
+        self.stall_s = stall_s
         self._reader = PduReader(self, max(pdu_max + PDU_SLACK, PDU_LIMIT_MIN))
         self._proposal: Proposal | None = None
         self._output: list[bytes] = []
@@ -169,6 +170,7 @@ class UpperLayer:
         self._pdu_since: float | None = None
         self._message = _Assembly()
         self._waste = memoryview(bytearray(STAGE_BYTES))  # what comes after the end
+        self._waste_bytes = 0
 
     # --- bytes and time in ---
 
@@ -184,7 +186,10 @@ class UpperLayer:
     def received(self, count: int, now: float) -> None:
         """Take notice of `count` bytes in the buffers."""
         if self.state in (State.ENDING, State.CLOSED):
-            return  # what still comes is not listened to (AA-7, AA-8 without repeating the abort)
+            self._waste_bytes += count  # what still comes is not listened to (AA-6, AA-7)
+            if self._waste_bytes > WASTE_BYTES_MAX:
+                self.state = State.CLOSED
+            return
         try:
             self._reader.received(count)
         except FrameError as error:
@@ -223,7 +228,7 @@ class UpperLayer:
                 self._end("no A-ASSOCIATE-RQ in time", now)
             self.state = State.CLOSED
         elif self._pdu_deadline is not None and now >= self._pdu_deadline:
-            self._abort(_PROVIDER, Reason.NOT_SPECIFIED, f"a PDU not complete within {self._stall_s:g} s", now)
+            self._abort(_PROVIDER, Reason.NOT_SPECIFIED, f"a PDU not complete within {self.stall_s:g} s", now)
 
     # --- what the user of the association asks for ---
 
@@ -335,7 +340,7 @@ class UpperLayer:
 
     @property
     def _pdu_deadline(self) -> float | None:
-        return None if self._pdu_since is None else self._pdu_since + self._stall_s
+        return None if self._pdu_since is None else self._pdu_since + self.stall_s
 
     def _time_pdu(self, now: float) -> None:
         """Measure from the first byte of a PDU; the next one starts anew."""

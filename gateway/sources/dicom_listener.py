@@ -1,56 +1,29 @@
-"""The listener of a DICOM Source: pynetdicom's server, with an own way in.
+"""The listener of a DICOM Source: connections wait on the loop until they say something, then get a thread.
 
-    accepted --TLS handshake--> silent --first byte--> negotiating --A-ASSOCIATE--> associated
-       lobby: at most so long, so many a host; the oldest makes room    |            associations_max
+    accepted --first byte--> its thread: TLS handshake, A-ASSOCIATE --> associated
+       lobby: at most so long, so many a host; the oldest makes room     associations_max
 
-A connection that says nothing costs one thread for five seconds and no association. The handshake runs in the
-connection's own thread, so that a silent TLS client stops nobody.
+A connection that says nothing costs a file descriptor for five seconds and neither thread nor association. The
+handshake runs in the connection's own thread, so that a client that stops midway stops nobody; such threads leave the
+lobby only when the association stands, so they are bounded with it.
 """
 
-import select
+import asyncio
 import socket
-import ssl
 import threading
 from collections.abc import Callable
-from typing import Any
-
-from pynetdicom import evt
-from pynetdicom._globals import MODE_ACCEPTOR
-from pynetdicom.ae import ApplicationEntity
-from pynetdicom.association import Association
-from pynetdicom.presentation import PresentationContext
-from pynetdicom.transport import AddressInformation, RequestHandler, ThreadedAssociationServer
 
 from gateway.clock import Clock
-from gateway.net.upper_layer import GuardedSocket, harden, shut
+from gateway.net.keepalive import keep_alive
 
 FIRST_PDU_S = 5.0
 LOBBY_HOST_MAX = 16
 LOBBY_MAX = 128
-POLL_S = 0.2
-JOIN_S = 4.0
-
-Handlers = list[Any]  # pynetdicom's (event, function) pairs
-
-
-class ServedAssociation(Association):
-    """An association as acceptor; `on_end` runs in its thread whichever way it ends."""
-
-    on_end: Callable[["ServedAssociation"], None] | None = None
-
-    def run_reactor(self) -> None:
-        """Serve until released, aborted or cut."""
-        try:
-            super().run_reactor()
-        finally:
-            if isinstance(self.dul.socket, GuardedSocket):
-                self.dul.socket.cut()
-            if self.on_end is not None:
-                self.on_end(self)
+BACKLOG = 128
 
 
 class Lobby:
-    """Connections that have not yet asked for an association, oldest first.
+    """Connections that have no association yet, oldest first; from any thread.
 
     When a host, or all together, hold more than they may, the oldest is cut: who floods pushes out his own.
     """
@@ -68,13 +41,6 @@ class Lobby:
             elif len(self._waiting) >= LOBBY_MAX:
                 self._cut(next(iter(self._waiting)))
             self._waiting[sock] = host
-
-    def replace(self, sock: socket.socket, wrapped: socket.socket) -> None:
-        """Note that a connection is TLS now; the plain socket has been taken over."""
-        with self._lock:
-            host = self._waiting.pop(sock, None)
-            if host is not None:
-                self._waiting[wrapped] = host
 
     def leave(self, sock: socket.socket) -> None:
         """Let a connection go on, or end."""
@@ -95,180 +61,97 @@ class Lobby:
         shut(sock)
 
 
-class Listener(ThreadedAssociationServer):
-    """Accepts connections and makes each that speaks a ServedAssociation.
+class Listener:
+    """Accepts connections on the loop; `admits(host)` says whether a host may connect at all.
 
-    `admits(host)` says whether a host may connect at all; `prepare` fits an association before it runs.
+    `serve` is called in a thread of its own for each connection that has said something; it closes the connection.
     """
-
-    request_queue_size = 128
-    daemon_threads = True
 
     def __init__(
         self,
-        ae: ApplicationEntity,
         address: tuple[str, int],
-        contexts: list[PresentationContext],
-        *,
         clock: Clock,
-        tls: ssl.SSLContext | None,
-        handlers: Handlers,
+        *,
         admits: Callable[[str], bool],
-        prepare: Callable[[ServedAssociation], None],
+        serve: Callable[[socket.socket, str], None],
     ) -> None:
-        self.clock = clock
-        self.admits = admits
-        self.prepare = prepare
-        self.tls = tls
+        """Open the port. Raises OSError."""
+        family = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][0]
+        self._clock = clock
+        self._admits = admits
+        self._serve = serve
         self.lobby = Lobby()
-        self._associations: set[ServedAssociation] = set()
-        self._guard = threading.Lock()
-        self._thread = threading.Thread(target=self._serve, name="dicom-listener", daemon=True)
-        self.ended: Callable[[], None] | None = None
-        super().__init__(ae, address, ae.ae_title, contexts, None, handlers, _Handler)
+        self._socket = socket.create_server(address, family=family, backlog=BACKLOG)
+        self._socket.setblocking(False)
+        self._greeters: set[asyncio.Task[None]] = set()
 
-    def start(self, ended: Callable[[], None]) -> None:
-        """Begin to accept; `ended` is called from the listener's thread when it stops."""
-        self.ended = ended
-        self.ae._servers.append(self)
-        self._thread.start()
+    @property
+    def port(self) -> int:
+        """Return the port listened on."""
+        return int(self._socket.getsockname()[1])
 
-    def stop(self) -> None:
-        """Stop accepting, abort what runs, and wait a few seconds until its threads have ended."""
-        self.shutdown()
-        self._thread.join(JOIN_S)
-        self.lobby.close()
-        running = self.running()
-        for assoc in running:
-            assoc.abort(block=False)
-        for assoc in running:
-            assoc.join(JOIN_S / max(1, len(running)))
-        for assoc in self.running():
-            if isinstance(assoc.dul.socket, GuardedSocket):
-                assoc.dul.socket.cut()
-            assoc.join(JOIN_S / max(1, len(running)))
-
-    def running(self) -> list[ServedAssociation]:
-        """Return the associations that have begun, negotiating ones too."""
-        with self._guard:
-            return list(self._associations)
-
-    def established(self) -> int:
-        """Return how many associations stand."""
-        return sum(assoc.is_established for assoc in self.running())
-
-    def begin(self, assoc: ServedAssociation) -> None:
-        """Count an association in until it ends."""
-        with self._guard:
-            self._associations.add(assoc)
-
-    def end(self, assoc: ServedAssociation) -> None:
-        """Count an association out."""
-        with self._guard:
-            self._associations.discard(assoc)
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        """Accept, without a handshake."""
-        assert self.socket is not None
-        sock, address = self.socket.accept()
-        sock.settimeout(FIRST_PDU_S)
-        return sock, address
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:
-        """Refuse hosts that are not allowed; let the others into the lobby."""
-        host = str(client_address[0])
-        if not self.admits(host):
-            return False
-        self.lobby.enter(request, host)
-        return True
-
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Shake hands, wait for the first byte, and hand over to an association; else close."""
-        sock: socket.socket = request
+    async def run(self) -> None:
+        """Accept until cancelled; then the port is closed, and so is the lobby. Raises OSError."""
+        loop = asyncio.get_running_loop()
         try:
-            sock = self._shake_hands(sock)
-            if _speaks(sock):
-                self.finish_request(sock, client_address)
-                return
-        except OSError:
-            pass  # gone, too slow, or not TLS: nothing was promised
-        self.lobby.leave(sock)
-        self.shutdown_request(sock)
-
-    def service_actions(self) -> None:
-        """Collect no garbage by hand, as the library does: it stops all threads for nothing."""
-
-    def _shake_hands(self, sock: socket.socket) -> socket.socket:
-        if self.tls is None:
-            return sock
-        wrapped = self.tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        self.lobby.replace(sock, wrapped)
-        wrapped.settimeout(FIRST_PDU_S)
-        wrapped.do_handshake()
-        return wrapped
-
-    def _serve(self) -> None:
-        try:
-            self.serve_forever(POLL_S)
+            while True:
+                sock, address = await loop.sock_accept(self._socket)
+                host = str(address[0])
+                if not self._admits(host):
+                    sock.close()
+                    continue
+                self.lobby.enter(sock, host)
+                greeter = loop.create_task(self._greet(sock, host))
+                self._greeters.add(greeter)
+                greeter.add_done_callback(self._greeters.discard)
         finally:
-            if self.ended is not None:
-                self.ended()
+            self.close()
+
+    def close(self) -> None:
+        """Close the port and cut who waits."""
+        self._socket.close()
+        for greeter in self._greeters:
+            greeter.cancel()
+        self.lobby.close()
+
+    async def _greet(self, sock: socket.socket, host: str) -> None:
+        """Wait for the first byte; give who speaks a thread."""
+        started = False
+        try:
+            keep_alive(sock)
+            async with asyncio.timeout(FIRST_PDU_S):
+                await _readable(sock)
+            threading.Thread(target=self._serve, args=(sock, host), name=f"dicom-{host}", daemon=True).start()
+            started = True
+        except (TimeoutError, OSError):
+            pass  # gone or too slow: nothing was promised
+        finally:
+            if not started:
+                self.lobby.leave(sock)
+                sock.close()
 
 
-class _Handler(RequestHandler):
-    """Makes an association of a connection."""
-
-    server: Listener
-
-    def handle(self) -> None:
-        """Start the association."""
-        assoc = self._create_association()
-        self.server.begin(assoc)
-        assoc.start()
-
-    def _create_association(self) -> ServedAssociation:
-        server = self.server
-        assoc = ServedAssociation(server.ae, MODE_ACCEPTOR)
-        assoc._server = server
-        assoc.name = f"AcceptorThread@{self.client_address[0]}"
-        assoc.set_socket(GuardedSocket(assoc, server.clock, stall_s=FIRST_PDU_S, client_socket=self.request))
-        harden(assoc)
-        assoc.acceptor.maximum_length = server.ae.maximum_pdu_size
-        assoc.acceptor.ae_title = server.ae_title
-        assoc.acceptor.address_info = self.local
-        assoc.acceptor.implementation_class_uid = server.ae.implementation_class_uid
-        assoc.acceptor.implementation_version_name = server.ae.implementation_version_name
-        assoc.acceptor.supported_contexts = []
-        assoc.requestor.address_info = AddressInformation.from_tuple(self.client_address)
-        for event, handlers in server._handlers.items():
-            _bind(assoc, event, handlers)
-        assoc.bind(evt.EVT_CONN_CLOSE, _end_waiting)
-        server.prepare(assoc)
-        return assoc
+async def _readable(sock: socket.socket) -> None:
+    """Return when the first byte is there. Raises ConnectionError when the peer has gone instead."""
+    loop = asyncio.get_running_loop()
+    came: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(sock, _resolve, came)
+    try:
+        await came
+    finally:
+        loop.remove_reader(sock)
+    if not sock.recv(1, socket.MSG_PEEK):
+        raise ConnectionAbortedError("gone without a word")
 
 
-def _end_waiting(event: Any) -> None:
-    """Wake an association whose peer went before it asked for anything; it would wait for the whole timeout."""
-    if event.assoc.requestor.primitive is None:
-        event.assoc.dul.to_user_queue.put(None)
+def _resolve(came: asyncio.Future[None]) -> None:
+    if not came.done():
+        came.set_result(None)
 
 
-def _bind(assoc: Association, event: Any, handlers: Any) -> None:
-    if event.is_intervention:
-        if handlers:
-            assoc.bind(event, *handlers)
-    elif isinstance(event, evt.NotificationEvent):
-        for function, arguments in handlers:
-            assoc.bind(event, function, arguments)
-
-
-def _speaks(sock: socket.socket) -> bool:
-    """Tell whether a first byte comes in time, and not just the end (a health probe, an eviction)."""
-    if isinstance(sock, ssl.SSLSocket):  # cannot peek
-        if sock.pending():
-            return True
-        poll = select.poll()
-        poll.register(sock, select.POLLIN)
-        return bool(poll.poll(FIRST_PDU_S * 1000))
-    sock.settimeout(FIRST_PDU_S)
-    return sock.recv(1, socket.MSG_PEEK) != b""
+def shut(sock: socket.socket) -> None:
+    """Shut a connection down in both directions, if it is still there."""
+    try:
+        sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        return  # closed by the peer or by its own thread: what was wanted

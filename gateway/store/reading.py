@@ -241,6 +241,12 @@ def object_names(connection: apsw.Connection, after: str, limit: int = 10_000) -
     return [name for (name,) in rows]
 
 
+def object_digest(connection: apsw.Connection, name: str) -> bytes | None:
+    """Return the SHA-256 that a row has of an object's data set, None when no row refers to it any more."""
+    digest: bytes | None = connection.execute("SELECT digest FROM message WHERE object = ? LIMIT 1", (name,)).get
+    return digest
+
+
 def _rows(connection: apsw.Connection, statement: str, *values: Any) -> list[Any]:
     return connection.execute(statement, values).fetchall()
 

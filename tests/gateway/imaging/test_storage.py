@@ -1,4 +1,8 @@
+import hashlib
 import io
+import os
+import struct
+from concurrent.futures import Future
 from pathlib import Path
 
 import pydicom
@@ -7,6 +11,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.errors import StoreError
 from gateway.formats.dicom import part10_prefix
+from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink, Received, Ring
 from gateway.imaging.storage import Arrival, Keeper, Status, store
 from gateway.model import Accepted, Incoming, Kind
 from gateway.spool import Spool
@@ -24,9 +29,14 @@ class FakeIntake:
         self.inputs: list[Incoming] = []
         self.fails = False
 
-    def accept_blocking(self, incoming: Incoming) -> Accepted:
+    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
         if self.fails:
             raise StoreError("disk full")
+        assert until is not None
+        until.result(10)
+        for number, earlier in enumerate(self.inputs, 1):
+            if (earlier.identifier, earlier.digest) == (incoming.identifier, incoming.digest):
+                return Accepted(message_id=number, repeated=True, object_name=earlier.object_name)
         self.inputs.append(incoming)
         return Accepted(message_id=len(self.inputs), repeated=False)
 
@@ -49,13 +59,25 @@ def _dataset() -> bytes:
     return whole[pydicom.filereader.read_file_meta_info(CT).FileMetaInformationGroupLength + 144 : len(meta.getvalue())]
 
 
+def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
+    ring = Ring()
+    sink = ObjectSink(ring, spool, prefix, ["Rows"], None)
+    view = memoryview(dataset)
+    while view:
+        buffer = sink.buffer(len(view))
+        buffer[:] = view[: len(buffer)]
+        sink.wrote(len(buffer))
+        view = view[len(buffer) :]
+    received = sink.finish()
+    assert received is not None
+    ring.executor.shutdown(wait=True)
+    return received
+
+
 def _store(spool: Spool, intake: FakeIntake, dataset: bytes, *, uid: str = CT_UID, sop_class: str = CT_CLASS) -> Status:
     prefix = part10_prefix(sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=EXPLICIT)
-    with spool.new_incoming() as file:
-        file.write(prefix + dataset)
     arrival = Arrival(
-        file=Path(file.name),
-        dataset_offset=len(prefix),
+        received=_receive(spool, dataset, prefix),
         sop_class_uid=sop_class,
         sop_instance_uid=uid,
         transfer_syntax=EXPLICIT,
@@ -120,14 +142,46 @@ def test_a_store_that_fails_is_out_of_resources(spool: Spool, intake: FakeIntake
     assert _store(spool, intake, _dataset()) == Status(code=0xA700, comment="not kept: disk full")
 
 
-def test_the_row_is_written_after_the_file_is_safe(
-    spool: Spool, intake: FakeIntake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    steps: list[str] = []
-    keep, accept = spool.keep, intake.accept_blocking
-    monkeypatch.setattr(spool, "keep", lambda *a: (keep(*a), steps.append("kept"))[0])
-    monkeypatch.setattr(intake, "accept_blocking", lambda i: (steps.append("accepted"), accept(i))[1])
-
+def test_what_is_refused_leaves_no_object(spool: Spool, intake: FakeIntake) -> None:
+    intake.fails = True
     _store(spool, intake, _dataset())
 
-    assert steps == ["kept", "accepted"]
+    assert list(spool.names()) == []
+    assert spool.coming == set()
+
+
+def test_a_repeat_is_one_object_and_replaces_a_rotten_one(spool: Spool, intake: FakeIntake) -> None:
+    _store(spool, intake, _dataset())
+    name = intake.inputs[0].object_name or ""
+    assert _store(spool, intake, _dataset()).code == 0x0000
+    assert list(spool.names()) == [name]
+
+    spool.path_of(name).write_bytes(spool.path_of(name).read_bytes()[:-1] + b"X")
+    assert _store(spool, intake, _dataset()).code == 0x0000
+
+    assert list(spool.names()) == [name]
+    assert spool.verify(name, intake.inputs[0].digest) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 400, BLOCK_BYTES, 5 * BLOCK_BYTES, 9 * BLOCK_BYTES + 4097])
+def test_any_size_is_written_and_hashed_whole(spool: Spool, size: int) -> None:
+    prefix = part10_prefix(sop_class_uid=CT_CLASS, sop_instance_uid=CT_UID, transfer_syntax=EXPLICIT)
+    dataset = os.urandom(size)
+
+    received = _receive(spool, dataset, prefix)
+
+    assert received.draft.path.read_bytes() == prefix + dataset
+    assert (received.size, received.digest) == (len(prefix) + size, hashlib.sha256(dataset).digest())
+
+
+@pytest.mark.parametrize("filler", [BLOCK_BYTES - 2000, BLOCK_BYTES, 3 * BLOCK_BYTES])
+def test_a_header_that_reaches_beyond_the_first_block_is_read(spool: Spool, filler: int) -> None:
+    private = struct.pack("<HH2s2xL", 0x0009, 0x1001, b"OB", filler) + bytes(filler)
+    at = _dataset().index(b"\x10\0\x10\0")  # before the patient's name
+    prefix = part10_prefix(sop_class_uid=CT_CLASS, sop_instance_uid=CT_UID, transfer_syntax=EXPLICIT)
+
+    received = _receive(spool, _dataset()[:at] + private + _dataset()[at:] + bytes(4 * BLOCK_BYTES), prefix)
+
+    assert received.header is not None
+    assert received.header.values["StudyInstanceUID"] == STUDY
+    assert received.header.values["Rows"] == "128"

@@ -2,12 +2,14 @@ import asyncio
 import datetime
 import io
 import os
+import re
 import socket
 import struct
 import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -22,7 +24,6 @@ from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pynetdicom import AE
-from pynetdicom.association import Association
 
 from gateway.clock import SystemClock
 from gateway.config import DicomPeer, ServerTls
@@ -48,7 +49,9 @@ class FakeIntake:
         self.inputs: list[Incoming] = []
         self.fails: Exception | None = None
 
-    def accept_blocking(self, incoming: Incoming) -> Accepted:
+    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
+        if until is not None:
+            until.result(10)
         if self.fails is not None:
             raise self.fails
         self.inputs.append(incoming)
@@ -83,8 +86,8 @@ class House:
         sock.settimeout(10)
         return sock
 
-    def incoming(self) -> list[Path]:
-        return list(self.spool.incoming.iterdir())
+    def incoming(self) -> list[str]:
+        return list(self.spool.coming)
 
 
 @pytest.fixture
@@ -107,6 +110,7 @@ async def _running(house: House, conf: Settings) -> AsyncIterator[House]:
         began = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
             await task
+        house.spool.close()
         assert time.monotonic() - began < 9
         await _until(lambda: not _association_threads())
 
@@ -124,15 +128,12 @@ async def _until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
 
 
 def _association_threads() -> list[threading.Thread]:
-    return [
-        thread
-        for thread in threading.enumerate()
-        if isinstance(thread, Association) or type(thread).__name__ == "DULServiceProvider"
-    ]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("dicom-")]
 
 
-def _paths(folder: Path) -> set[Path]:
-    return set(folder.rglob("*"))
+def _strangers(folder: Path) -> set[Path]:
+    """What lies in a folder but the Spool's own names."""
+    return {path for path in folder.rglob("*") if not re.fullmatch("[0-9a-f]{64}", path.name)}
 
 
 def _dataset_bytes(path: Path) -> bytes:
@@ -242,7 +243,7 @@ async def test_an_instance_of_any_syntax_is_kept_byte_for_byte(house: House, nam
     kept = house.spool.path_of(incoming.object_name or "")
     assert _dataset_bytes(kept) == _dataset_bytes(file)
     assert read_meta(kept).transfer_syntax == syntax
-    assert house.spool.verify(kept.name) is None
+    assert house.spool.verify(kept.name, incoming.digest) is None
     assert house.incoming() == []
 
 
@@ -418,7 +419,7 @@ async def test_silent_connections_are_cut_after_five_seconds(house: House, monke
 async def test_a_stall_in_the_middle_of_a_pdu_frees_the_slot(
     tmp_path: Path, defaults: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.sources.dicom.STALL_S", 0.3)
+    monkeypatch.setattr("gateway.sources.dicom_association.STALL_S", 0.3)
     async with _running(House(tmp_path), replace(defaults, associations_max=1)) as house:
         with await asyncio.to_thread(_associate, house) as sock:
             sock.sendall(_p_data(3, _command("1.2.3")) + _p_data(0, bytes(100)) + _p_data(2, bytes(1000))[:500])
@@ -454,19 +455,21 @@ async def test_an_aborted_repeat_does_not_harm_what_was_acknowledged(house: Hous
         await _until(lambda: len(house.incoming()) == 1)
     await _until(lambda: house.incoming() == [])
 
-    assert [house.spool.verify(name) for name in house.spool.names()] == [None]
+    (incoming,) = house.intake.inputs
+    assert [*house.spool.names()] == [incoming.object_name]
+    assert house.spool.verify(incoming.object_name or "", incoming.digest) is None
 
 
 @pytest.mark.parametrize("uid", ["../../x", "/etc/x", "a\0b", "1" * 5000, "\xd6.1"])
 async def test_a_uid_never_becomes_a_path(house: House, tmp_path: Path, uid: str) -> None:
-    before = _paths(tmp_path)
+    before = _strangers(tmp_path)
     with await asyncio.to_thread(_associate, house) as sock:
         status, _ = await asyncio.to_thread(_store, sock, uid, _dataset_bytes(CT))
 
     assert status == 0xB007
-    (new,) = _paths(tmp_path) - before
-    assert new.parent == house.spool.objects
-    assert house.spool.verify(new.name) is None
+    assert _strangers(tmp_path) == before
+    (incoming,) = house.intake.inputs
+    assert house.spool.verify(incoming.object_name or "", incoming.digest) is None
     await _is_well(house)
 
 
@@ -500,7 +503,7 @@ async def test_a_command_without_a_data_set_is_not_understood(house: House) -> N
         struct.pack(">BxL", 4, 4) + bytes(4),
         struct.pack(">BxL", 0x42, 0),
         _p_data(1, bytes(60_000)) * 2,
-        _p_data(3, _command("1.2.3", field=0x20)) + _p_data(0, bytes(60_000)) * 2,
+        _p_data(3, _command("1.2.3", field=0x20)) + _p_data(0, bytes(60_000)) * 18,
     ],
     ids=["command", "field", "context", "pdv-length", "no-pdv", "pdu-type", "long-command", "long-identifier"],
 )

@@ -1,0 +1,610 @@
+"""One association that a peer opened, in a thread of its own (PS3.8; PS3.7).
+
+The thread owns the connection and the state machine: it reads, answers C-ECHO and C-STORE itself, and asks the loop's
+services for everything else. Services and whoever reports on the association hand it jobs; it does them between two
+reads. One request of the peer is answered at a time (the window is one), our own requests besides it.
+
+Why a thread: the data path blocks on the disk, and a blocking read or write leaves the interpreter to others.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+from gateway.clock import Clock
+from gateway.config import DicomSource as Settings
+from gateway.errors import LinkError, StoreError, place_of
+from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix
+from gateway.imaging.negotiation import Offer, answer
+from gateway.imaging.receiving import ObjectSink, Ring
+from gateway.imaging.service import (
+    PENDING,
+    PROCESSING_FAILURE,
+    REFUSED_OUT_OF_RESOURCES,
+    SUCCESS,
+    Caller,
+    Held,
+    Outcome,
+    Request,
+    Service,
+    Suboperations,
+)
+from gateway.imaging.storage import CANNOT_UNDERSTAND, Arrival, Keeper, Status, refusal, store
+from gateway.net.dicom_wire import CHUNK_BYTES, acknowledge_quickly, file_parts, open_at
+from gateway.protocols.dimse import Command, Field, encode_command, response_to
+from gateway.protocols.negotiation import Proposal, Rejection, Role
+from gateway.protocols.pdu import COMMAND, BytesSink, PduError, Reason, Sink, encode_fragments, fragment_bytes
+from gateway.protocols.upper_layer import (
+    PDU_MAX,
+    STALL_S,
+    Ended,
+    Event,
+    Message,
+    ReleaseAsked,
+    Requested,
+    State,
+    UpperLayer,
+)
+
+IDENTIFIER_BYTES_MAX = 1 << 20  # a commitment request for 5,000 Instances has 600 kB
+RESPONSE_S = 60.0  # a peer's time to answer what we ask on its association
+HANDSHAKE_S = 5.0
+REQUESTS_MAX = 4  # waiting behind the one being answered
+SOP_CLASS_NOT_SUPPORTED, NO_SUCH_OPERATION, RESOURCE_LIMITATION = 0x0122, 0x0211, 0x0213
+MEDIUM_PRIORITY = 0
+
+_FIELDS = frozenset(Field)
+_log = logging.getLogger("gateway.sources")
+_T = TypeVar("_T")
+
+
+class Hall(Protocol):
+    """What the Source gives its associations."""
+
+    settings: Settings
+    clock: Clock
+    keeper: Keeper
+    offer: Offer
+    loop: asyncio.AbstractEventLoop
+
+    def judge(self, proposal: Proposal, host: str) -> tuple[Rejection, str] | None:
+        """Return why an association is rejected, None when it may stand."""
+        ...
+
+    def opened(self, association: "AcceptedAssociation") -> None:
+        """Hear that an association stands."""
+        ...
+
+    def stored(self, status: Status) -> None:
+        """Hear what became of an Instance."""
+        ...
+
+    def ended(self, association: "AcceptedAssociation") -> None:
+        """Hear that the connection has ended."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Something to do in the association's thread."""
+
+    work: Callable[[], Any]
+    done: Future[Any]
+
+
+class AcceptedAssociation:
+    """`run` is the thread; everything else may be called from any. See `OpenAssociation`."""
+
+    def __init__(self, sock: socket.socket, host: str, tls: ssl.SSLContext | None, hall: Hall) -> None:
+        self.host = host
+        self.caller = Caller(calling_ae_title="", called_ae_title="", host=host, source=hall.settings.name)
+        self.connection = sock  # as it was accepted
+        self._socket = sock
+        self._tls = tls
+        self._hall = hall
+        self._clock = hall.clock
+        self._layer = UpperLayer(
+            requestor=False,
+            pdu_max=hall.settings.pdu_max,
+            choose=self._choose,
+            now=self._clock.monotonic(),
+            stall_s=STALL_S,
+        )
+        self._proposal: Proposal | None = None
+        self._extended: Mapping[str, bytes] = {}
+        self._roles: Mapping[str, Role] = {}
+        self._jobs: deque[_Job] = deque()
+        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._over = False
+        self._heard_at = self._clock.monotonic()
+        self._ring: Ring | None = None
+        self._sinks: set[ObjectSink] = set()
+        self._requests: deque[Message] = deque()
+        self._exchange: ServiceExchange | None = None
+        self._asked: dict[int, Future[Command]] = {}
+        self._message_id = 0
+        self._chunk: bytearray | None = None
+        self._sending = False  # a message has been begun and not ended: after a failure nothing more can follow
+
+    # --- from other threads ---
+
+    @property
+    def stands(self) -> bool:
+        """Return whether the association is established."""
+        return not self._over and self._layer.state is State.ESTABLISHED
+
+    @property
+    def sop_classes(self) -> frozenset[str]:
+        """Return the SOP Classes that have an accepted context."""
+        return frozenset(context.abstract_syntax for context in self._layer.contexts.values())
+
+    def taken_by_peer(self, sop_class_uid: str) -> tuple[str, ...]:
+        """Return the transfer syntaxes in which the peer, as SCP by role selection, takes a SOP Class."""
+        role = self._roles.get(sop_class_uid)
+        if role is None or not role.scp:
+            return ()
+        contexts = self._layer.contexts.values()
+        return tuple(context.transfer_syntax for context in contexts if context.abstract_syntax == sop_class_uid)
+
+    def stop(self) -> None:
+        """Abort, as soon as the thread looks up."""
+        self._post(lambda: self._layer.abort(self._clock.monotonic(), "the listener stops"))
+
+    def cut(self) -> None:
+        """End the connection at once."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    async def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data: bytes) -> int:
+        """Send N-EVENT-REPORT with a data set in Implicit VR Little Endian and return its status. Raises LinkError."""
+        command = Command(
+            field=Field.N_EVENT_REPORT,
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            event_type=event_type,
+            has_data=True,
+        )
+        return (await self.ask(sop_class_uid, IMPLICIT_LITTLE, command, data)).status or 0
+
+    async def ask(self, sop_class_uid: str, transfer_syntax: str, command: Command, data: bytes | Held) -> Command:
+        """Ask the peer something and return its response. Raises LinkError."""
+        response: Future[Command] = Future()
+
+        def work() -> None:
+            context_id = self._context_id(sop_class_uid, transfer_syntax)
+            self._message_id = self._message_id % 0xFFFF + 1
+            numbered = replace(command, message_id=self._message_id)
+            self._asked[self._message_id] = response
+            if isinstance(data, Held):
+                self._send_file(context_id, numbered, data)
+            else:
+                self._layer.send(context_id, numbered, data)
+
+        await self.perform(work)
+        try:
+            return await asyncio.wait_for(asyncio.wrap_future(response), RESPONSE_S)
+        except TimeoutError:
+            self.stop()
+            raise LinkError(f"no answer from {self.host} within {RESPONSE_S:g} s") from None
+
+    async def perform(self, work: Callable[[], _T]) -> _T:
+        """Do something in the thread and return its result. Raises LinkError when the association has ended."""
+        return await asyncio.wrap_future(self._post(work))
+
+    def _post(self, work: Callable[[], _T]) -> Future[_T]:
+        job = _Job(work, Future())
+        self._jobs.append(job)
+        if self._over:
+            self._fail_jobs()
+        else:
+            with suppress(OSError):
+                os.eventfd_write(self._bell, 1)
+        return job.done
+
+    # --- the thread ---
+
+    def run(self) -> None:
+        """Serve until released, aborted or cut; never raises."""
+        try:
+            self._shake_hands()
+            self._serve()
+        except OSError as error:
+            self._layer.closed(f"the connection failed: {error.strerror or type(error).__name__}")
+        except LinkError as error:
+            self._layer.closed(str(error))
+        except Exception as error:  # noqa: BLE001  # border: a bug here ends one association, not the listener
+            _log.error(
+                "association.crashed source=%s error=%s place=%s",
+                self._hall.settings.name,
+                type(error).__name__,
+                place_of(error),
+            )
+        finally:
+            self._end()
+
+    def _shake_hands(self) -> None:
+        if self._tls is not None:
+            self._socket.settimeout(HANDSHAKE_S)
+            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
+        self._socket.setblocking(False)
+
+    def _serve(self) -> None:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        poll.register(self._bell, select.POLLIN)
+        layer = self._layer
+        while layer.state is not State.CLOSED:
+            if self._jobs:
+                self._do_jobs()
+            self._flush()
+            count = self._read()
+            now = self._clock.monotonic()
+            if count is None:
+                self._wait(poll, now)
+            elif count == 0:
+                layer.closed()
+            else:
+                self._heard_at = now
+                layer.received(count, now)
+            for event in layer.take_events():
+                self._happen(event)
+        with suppress(OSError, LinkError):
+            self._flush()
+
+    def _read(self) -> int | None:
+        """Read what is there; None when nothing is, 0 at the end."""
+        try:
+            acknowledge_quickly(self._socket)
+            if self._tls is None:
+                return self._socket.recvmsg_into(self._layer.buffers())[0]
+            return self._socket.recv_into(self._layer.buffers()[0])
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except ssl.SSLEOFError:
+            return 0
+
+    def _wait(self, poll: select.poll, now: float) -> None:
+        """Wait for bytes, a job or a deadline."""
+        idle_at = self._heard_at + self._hall.settings.idle_timeout_s
+        busy = self._exchange is not None or bool(self._asked)
+        deadlines = [at for at in (self._layer.deadline, None if busy else idle_at) if at is not None]
+        left_s = min(deadlines, default=now + 3600.0) - now
+        if left_s > 0:
+            ready = poll.poll(left_s * 1000 + 1)
+            if any(number == self._bell for number, _ in ready):
+                os.eventfd_read(self._bell)
+            return
+        self._layer.tick(now)
+        if not busy and now >= idle_at:
+            self._layer.abort(now, "idle for too long")
+
+    def _flush(self) -> None:
+        output = self._layer.take_output()
+        if output:
+            self._write([memoryview(b"".join(output))])
+
+    def _write(self, parts: list[memoryview]) -> None:
+        """Write everything within the stall limit. Raises OSError, LinkError."""
+        poll = select.poll()
+        poll.register(self._socket, select.POLLOUT)
+        self._sending = True
+        while parts:
+            try:
+                sent = self._socket.sendmsg(parts) if self._tls is None else self._socket.send(parts[0])
+            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                if not poll.poll(self._layer.stall_s * 1000):
+                    raise LinkError(f"the peer took nothing for {self._layer.stall_s:g} s") from None
+                continue
+            while parts and sent >= len(parts[0]):
+                sent -= len(parts.pop(0))
+            if sent:
+                parts[0] = parts[0][sent:]
+        self._sending = False
+
+    def _do_jobs(self) -> None:
+        while self._jobs:
+            job = self._jobs.popleft()
+            if not job.done.set_running_or_notify_cancel():
+                continue
+            if self._layer.state is not State.ESTABLISHED:
+                job.done.set_exception(LinkError("the association has ended"))
+                continue
+            try:
+                result = job.work()
+                self._flush()
+            except (LinkError, OSError) as error:
+                job.done.set_exception(error if isinstance(error, LinkError) else LinkError(str(error.strerror)))
+                if self._sending:
+                    raise
+            else:
+                job.done.set_result(result)
+
+    def _fail_jobs(self) -> None:
+        while self._jobs:
+            with suppress(IndexError):
+                job = self._jobs.popleft()
+                if job.done.set_running_or_notify_cancel():
+                    job.done.set_exception(LinkError("the association has ended"))
+
+    def _end(self) -> None:
+        self._over = True
+        self._fail_jobs()
+        for response in self._asked.values():
+            if not response.done():
+                response.set_exception(LinkError("the association has ended"))
+        if self._exchange is not None:
+            self._exchange.end()
+        for sink in self._sinks:
+            sink.discard()
+        if self._ring is not None:
+            self._ring.close()
+        self._hall.ended(self)
+        self._socket.close()
+        os.close(self._bell)
+
+    # --- what happens ---
+
+    def _happen(self, event: Event) -> None:
+        match event:
+            case Requested(proposal):
+                self._requested(proposal)
+            case Message():
+                self._message_came(event)
+            case ReleaseAsked():
+                self._layer.answer_release(self._clock.monotonic())
+            case Ended():
+                _log.debug("association.ended source=%s reason=%s", self._hall.settings.name, event.words)
+
+    def _requested(self, proposal: Proposal) -> None:
+        verdict = self._hall.judge(proposal, self.host)
+        if verdict is not None:
+            rejection, words = verdict
+            _log.warning("association.rejected source=%s host=%s reason=%s", self._hall.settings.name, self.host, words)
+            self._layer.reject(rejection, self._clock.monotonic())
+            return
+        settings = self._hall.settings
+        acceptance = answer(proposal, settings.services, self._hall.offer, settings.pdu_max)
+        self._proposal = proposal
+        self._extended = acceptance.extended
+        self._roles = acceptance.roles
+        self.caller = replace(
+            self.caller, calling_ae_title=proposal.calling_ae_title, called_ae_title=proposal.called_ae_title
+        )
+        self._layer.accept(acceptance)
+        self._hall.opened(self)
+
+    def _choose(self, context_id: int, command: Command) -> Sink:
+        """Say where a data set goes."""
+        if not command.is_response and command.field not in _FIELDS:
+            raise PduError(f"command field {command.field:04X} is unknown", Reason.UNRECOGNISED_PARAMETER)
+        if command.field != Field.C_STORE:
+            return BytesSink(IDENTIFIER_BYTES_MAX)
+        if self._ring is None:
+            self._ring = Ring()
+        prefix = part10_prefix(
+            sop_class_uid=clean_uid(command.sop_class_uid),
+            sop_instance_uid=clean_uid(command.sop_instance_uid),
+            transfer_syntax=self._layer.contexts[context_id].transfer_syntax,
+            source_ae=self.caller.calling_ae_title,
+        )
+        keeper = self._hall.keeper
+        sink = ObjectSink(self._ring, keeper.spool, prefix, keeper.keywords, keeper.intake.refusing)
+        self._sinks.add(sink)
+        return sink
+
+    def _message_came(self, message: Message) -> None:
+        command = message.command
+        if command.is_response:
+            asked = self._asked.pop(command.responded_to or 0, None)
+            if asked is None:
+                self._layer.abort(self._clock.monotonic(), "a response to nothing that was asked")
+            elif not asked.done():
+                asked.set_result(command)
+        elif command.field == Field.C_CANCEL:
+            if self._exchange is not None and self._exchange.message_id == command.responded_to:
+                self._exchange.cancel()
+        elif command.field == Field.C_STORE:
+            self._store(message)
+        elif command.field == Field.C_ECHO:
+            self._respond(message, Outcome(status=SUCCESS))
+        elif self._exchange is None:
+            self._begin_service(message)
+        elif len(self._requests) < REQUESTS_MAX:
+            self._requests.append(message)
+        else:
+            self._respond(message, Outcome(status=RESOURCE_LIMITATION, comment="one request at a time"))
+
+    # --- C-STORE ---
+
+    def _store(self, message: Message) -> None:
+        """Answer a C-STORE. Whatever goes wrong here, the sender keeps its copy."""
+        try:
+            status = self._keep(message)
+        except Exception as error:  # noqa: BLE001  # border: a bug must not make the sender drop its copy
+            _log.error(
+                "instance.failed source=%s error=%s place=%s",
+                self._hall.settings.name,
+                type(error).__name__,
+                place_of(error),
+            )
+            status = refusal("internal fault")
+        self._respond(message, Outcome(status=status.code, comment=status.comment))
+        self._flush()
+        self._hall.stored(status)
+
+    def _keep(self, message: Message) -> Status:
+        sink, command = message.sink, message.command
+        if not isinstance(sink, ObjectSink):
+            return Status(code=CANNOT_UNDERSTAND, comment="no data set came with the command")
+        received_at = self._clock.now()
+        received = sink.finish()
+        self._sinks.discard(sink)
+        if received is None:
+            return refusal(sink.refused or "no file")
+        return store(
+            Arrival(
+                received=received,
+                sop_class_uid=clean_uid(command.sop_class_uid),
+                sop_instance_uid=clean_uid(command.sop_instance_uid),
+                transfer_syntax=self._layer.contexts[message.context_id].transfer_syntax,
+                peer=f"{self.caller.calling_ae_title}@{self.host}",
+                received_at=received_at,
+            ),
+            self._hall.keeper,
+        )
+
+    # --- services on the loop ---
+
+    def _begin_service(self, message: Message) -> None:
+        command = message.command
+        context = self._layer.contexts[message.context_id]
+        sop_class = clean_uid(command.sop_class_uid) or context.abstract_syntax
+        service = self._hall.offer.services.get((command.field, sop_class))
+        if service is None:
+            known = sop_class in self._hall.offer.sop_classes
+            status = NO_SUCH_OPERATION if known else SOP_CLASS_NOT_SUPPORTED
+            self._respond(message, Outcome(status=status, comment="not offered"))
+            return
+        request = Request(
+            caller=self.caller,
+            field=command.field,
+            message_id=command.message_id or 0,
+            sop_class_uid=sop_class,
+            transfer_syntax=context.transfer_syntax,
+            received_at=self._clock.now(),
+            data=message.sink.data if isinstance(message.sink, BytesSink) else b"",
+            sop_instance_uid=clean_uid(command.sop_instance_uid),
+            action_type=command.action_type,
+            event_type=command.event_type,
+            move_destination=command.move_destination,
+            sop_class_extended=self._extended.get(sop_class, b""),
+        )
+        exchange = self._exchange = ServiceExchange(self, message)
+        running = asyncio.run_coroutine_threadsafe(_outcome_of(service, request, exchange), self._hall.loop)
+        running.add_done_callback(lambda done: self._post(partial(self._finish_service, message, done)))
+
+    def _finish_service(self, message: Message, done: Future[Outcome]) -> None:
+        self._exchange = None
+        try:
+            outcome = done.result()
+        except CancelledError:
+            outcome = Outcome(status=PROCESSING_FAILURE, comment="the service stops")
+        self._respond(message, outcome)
+        if self._requests:
+            self._begin_service(self._requests.popleft())
+
+    def _respond(self, message: Message, outcome: Outcome, *, counts: Suboperations | None = None) -> None:
+        request = message.command
+        counts = counts or outcome.suboperations or _NO_COUNTS
+        instance = request.sop_instance_uid if outcome.sop_instance_uid is None else outcome.sop_instance_uid
+        counted = counts is not _NO_COUNTS
+        response = Command(
+            field=response_to(request.field),
+            responded_to=request.message_id,
+            sop_class_uid=clean_uid(request.sop_class_uid),
+            sop_instance_uid=clean_uid(instance),
+            has_data=bool(outcome.data),
+            status=outcome.status,
+            comment=outcome.comment.encode("ascii", "replace").decode(),
+            error_id=outcome.error_id,
+            offending=outcome.offending,
+            event_type=request.event_type,
+            action_type=request.action_type,
+            remaining=counts.remaining,
+            completed=counts.completed if counted else None,
+            failed=counts.failed if counted else None,
+            warning=counts.warning if counted else None,
+        )
+        self._layer.send(message.context_id, response, outcome.data)
+
+    def _context_id(self, sop_class_uid: str, transfer_syntax: str) -> int:
+        for context_id, context in self._layer.contexts.items():
+            if (context.abstract_syntax, context.transfer_syntax) == (sop_class_uid, transfer_syntax):
+                return context_id
+        raise LinkError(f"{self.host} takes no SOP Class {sop_class_uid} in {transfer_syntax}")
+
+    def _send_file(self, context_id: int, command: Command, held: Held) -> None:
+        """Send a C-STORE-RQ whose data set is a file. Raises LinkError, after which all is over, OSError before."""
+        number = open_at(held.path, held.dataset_offset)
+        try:
+            self._flush()
+            size = os.fstat(number).st_size - held.dataset_offset
+            fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
+            head = list(encode_fragments(context_id, encode_command(command), COMMAND, fragment))
+            self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
+            for parts in file_parts(head, number, size, context_id, fragment, self._chunk):
+                self._sending = True
+                self._write(parts)
+                self._sending = True
+            self._sending = False
+        finally:
+            os.close(number)
+
+
+class ServiceExchange:
+    """The Exchange of one request; see `gateway.imaging.service`."""
+
+    def __init__(self, association: AcceptedAssociation, message: Message) -> None:
+        self.message_id = message.command.message_id
+        self._association = association
+        self._message = message
+        self._cancelled = False
+
+    @property
+    def cancelled(self) -> bool:
+        """Return whether the peer sent C-CANCEL for this request, or has gone."""
+        return self._cancelled
+
+    def cancel(self) -> None:
+        """Note a C-CANCEL."""
+        self._cancelled = True
+
+    end = cancel
+
+    async def pending(
+        self, data: bytes = b"", *, status: int = PENDING, suboperations: Suboperations | None = None
+    ) -> None:
+        """Send one pending response. Raises LinkError."""
+        outcome = Outcome(status=status, data=data, suboperations=suboperations)
+        await self._association.perform(lambda: self._association._respond(self._message, outcome))
+
+    def takes(self, sop_class_uid: str) -> tuple[str, ...]:
+        """Return the transfer syntaxes in which the peer, as SCP by role selection, takes a SOP Class."""
+        return self._association.taken_by_peer(sop_class_uid)
+
+    async def store(self, held: Held) -> int:
+        """Send a C-STORE on this association and return its status. Raises LinkError."""
+        command = Command(
+            field=Field.C_STORE,
+            sop_class_uid=held.sop_class_uid,
+            sop_instance_uid=held.sop_instance_uid,
+            has_data=True,
+            priority=MEDIUM_PRIORITY,
+        )
+        response = await self._association.ask(held.sop_class_uid, held.transfer_syntax, command, held)
+        return response.status or 0
+
+
+_NO_COUNTS = Suboperations()
+
+
+async def _outcome_of(service: Service, request: Request, exchange: ServiceExchange) -> Outcome:
+    try:
+        return await service(request, exchange)
+    except StoreError as error:
+        return Outcome(status=REFUSED_OUT_OF_RESOURCES, comment=f"not kept: {error}")
+    except LinkError:
+        return Outcome(status=PROCESSING_FAILURE, comment="the association failed")
+    except Exception as error:  # noqa: BLE001  # border: a bug in a service is answered, and ends nothing else
+        _log.error("service.crashed error=%s place=%s", type(error).__name__, place_of(error))
+        return Outcome(status=PROCESSING_FAILURE, comment="internal fault")
