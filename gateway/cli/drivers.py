@@ -45,14 +45,15 @@ def _print_all(installed: dict[str, type[Driver]], *, as_json: bool) -> None:
 
 
 def _print_one(document: dict[str, Any]) -> None:
-    line = document["line"]
     print(f"{document['name']}: {document['summary']}\n")
     print(f"models      {', '.join(document['models'])}")
     print(f"source      {document['source']}")
-    print(
-        f"line        {line['baud']} baud, {line['data_bits']} data bits, parity {line['parity']},"
-        f" {line['stop_bits']} stop bits, flow {line['flow']}"
-    )
+    for number, line in enumerate((document["line"], *document["other_lines"])):
+        print(
+            f"{('line', 'or')[number > 0]:<12}{line['baud']} baud, {line['data_bits']} data bits,"
+            f" parity {line['parity']}, {line['stop_bits']} stop bits, flow {line['flow']}"
+        )
+    print(f"talks       {_talks(document)}")
     print(f"repeats     {'what is not acknowledged' if document['acknowledges'] else 'nothing: loss window 250 ms'}")
     for number, text in enumerate(document["unverified"]):
         print(f"{'unverified' if number == 0 else '':<12}{text}")
@@ -61,6 +62,14 @@ def _print_one(document: dict[str, Any]) -> None:
         ("SETTING", "TYPE", "DEFAULT"),
         [(setting["name"], setting["type"], setting["default"]) for setting in document["settings"]],
     )
+
+
+def _talks(document: dict[str, Any]) -> str:
+    if document["talks"]:
+        return "by itself: `gateway probe` recognises it by listening"
+    if document["harmless_polls"]:
+        return "when asked; the first questions are called harmless: `gateway probe --active` asks them"
+    return "when asked; `gateway probe` does not ask, because that may not be harmless"
 
 
 def _document(driver: type[Driver]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from gateway.cli.output import add_json, clean, print_json
 from gateway.driver import Session
 from gateway.errors import GatewayError
 from gateway.formats.results import encode_result
-from gateway.model import Observation, Reading, Result
+from gateway.model import Condition, Observation, Reading, Result, Wave
 from gateway.net.replay import read_recording
 from gateway.registry import create_driver
 
@@ -102,8 +102,20 @@ def _lines(reading: Reading) -> Iterator[str]:
 
 def _words(result: Result) -> str:
     parts = [result.device_time or "", *(_value(one) for one in result.observations)]
-    parts += [f"({condition.code}: {condition.text})" for condition in result.conditions]
+    parts += [_wave(wave) for wave in result.waves]
+    parts += [_condition(condition) for condition in result.conditions]
     return "  ".join(part for part in parts if part)
+
+
+def _wave(one: Wave) -> str:
+    gap = " after a gap" if one.gap else ""
+    return f"{one.key}: {len(one.samples)} samples of {one.period_s} s{gap}"
+
+
+def _condition(one: Condition) -> str:
+    words = [one.priority.value if one.priority else "", one.phase.value if one.phase else ""]
+    alarm = " ".join(word for word in words if word)
+    return f"({one.code}: {one.text}{f'; {alarm}' if alarm else ''})"
 
 
 def _value(one: Observation) -> str:

@@ -27,7 +27,8 @@ LISTEN_S = 2.2  # at one setting with bytes that look like nothing
 LISTEN_LONG_S = 5.5  # with bytes that look like text, or are few: a line every two seconds, the first of them cut
 FEW_BYTES = 100
 LISTEN_ONLY_S = 8.0  # where there is only one setting to listen at
-ASK_S_MIN, ASK_S_MAX = 1.5, 6.0
+ASK_S_MIN, ASK_SILENT_S_MAX = 1.0, 1.8  # without an answer
+ASK_S_MAX = 6.0  # with one
 IDENTITY_S = 1.5  # what a recognised Device may still say of itself
 POLL_S = 0.1
 
@@ -109,13 +110,12 @@ class _Search:
         """Let one driver after the other ask, each at its own settings."""
         tries = self._tries()
         for number, (made, line) in enumerate(tries):
-            share_s = self.left_s() / (len(tries) - number)
-            if self.left_s() < ASK_S_MIN / 2:
+            if (left_s := self.left_s()) < ASK_S_MIN / 2:
                 break
-            ask_s = min(ASK_S_MAX, max(ASK_S_MIN, share_s))
+            silent_s = min(ASK_SILENT_S_MAX, max(ASK_S_MIN, left_s / (len(tries) - number)))
             judge = Judge(made, line, passive=False)
-            end = min(self._until, self._clock.monotonic() + ask_s)
-            await self._stay(line, [judge], _Patience(silent_s=ask_s, only=True, end=end))
+            end = self._clock.monotonic() + min(left_s, ASK_S_MAX)
+            await self._stay(line, [judge], _Patience(silent_s=silent_s, only=True, end=end))
             if (finding := judge.finding()) is not None:
                 return [finding]
         return []
@@ -128,7 +128,7 @@ class _Search:
         return first + [(made, line) for made in speakers for line in made.about.other_lines]
 
     def _asking_s(self) -> float:
-        return min(len(self._tries()) * ASK_S_MAX / 2, (self._until - self.began) * 0.6)
+        return min(len(self._tries()) * ASK_SILENT_S_MAX + ASK_S_MAX, (self._until - self.began) * 0.6)
 
     async def _stay(self, line: LineSettings, judges: Sequence[Judge], patience: "_Patience") -> Heard:
         """Stay at one setting until somebody is recognised or patience ends."""

@@ -4,6 +4,7 @@ import asyncio
 import os
 import pty
 import random
+import socket
 import sys
 import time
 import tomllib
@@ -113,6 +114,23 @@ async def test_a_device_behind_tcp_is_named_with_its_model() -> None:
     assert report.finding is not None
     assert (report.finding.driver, report.finding.device.model) == ("nellcor", "N-595")
     assert "spo2" in report.finding.keys
+
+
+async def test_a_device_that_sends_datagrams_is_named() -> None:
+    line = b"02/22/16 22:47:45 SN=0000056661 SPO2=098% BPM=097 PI=03.60% ALARM=0000 EXC=000800\r\n"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+        asyncio.DatagramProtocol, remote_addr=("127.0.0.1", port)
+    )
+    for delay_s in (0.2, 0.3, 0.4):
+        asyncio.get_running_loop().call_later(delay_s, transport.sendto, line)
+    report = await probe(f"udp://127.0.0.1:{port}", DRIVERS.values(), SystemClock(), budget_s=5)
+    transport.close()
+
+    assert report.finding is not None, report.hints
+    assert report.finding.driver == "masimo"
 
 
 @contextmanager
