@@ -15,10 +15,11 @@ from datetime import datetime, timedelta
 from gateway.alarms import Alarms
 from gateway.assembly import Origins, make_sender, make_source
 from gateway.clock import Clock
-from gateway.config import Config, Destination, Source
+from gateway.config import Config, Destination, DicomSource, Source
 from gateway.configfile import effective_routes
 from gateway.delivery import Lane
 from gateway.errors import StoreError
+from gateway.imaging.negotiation import Offer
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake, flush_on
 from gateway.routing import Router
@@ -211,10 +212,20 @@ class App:
 
         async def run() -> None:
             await make_source(
-                source, self.intake, self.spool, self.clock, status, clock_step_s=self.config.alarms.clock_step_s
+                source,
+                self.intake,
+                self.spool,
+                self.clock,
+                status,
+                clock_step_s=self.config.alarms.clock_step_s,
+                offer=self._offer(source),
             ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))
+
+    def _offer(self, source: Source) -> Offer | None:
+        """Return what a DICOM Source does beside Verification and Storage."""
+        return self.workflow.offer(source) if isinstance(source, DicomSource) else None
 
     def _start_destination(self, destination: Destination) -> None:
         status = DestinationStatus(name=destination.name, type=destination.type)

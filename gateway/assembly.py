@@ -17,6 +17,7 @@ from gateway.config import (
 )
 from gateway.errors import ConfigError
 from gateway.formats.origin import Origin, device_id_of
+from gateway.imaging.negotiation import Offer
 from gateway.intake import Intake
 from gateway.model import Message
 from gateway.registry import create_driver
@@ -70,13 +71,18 @@ def make_source(
     status: SourceStatus,
     *,
     clock_step_s: float = CLOCK_STEP_S,
+    offer: Offer | None = None,
 ) -> Runner:
-    """Build the part that serves a Source. Raises ConfigError for a driver that is not installed."""
+    """Build the part that serves a Source; `offer` is what a DICOM Source does beside Verification and Storage.
+
+    Raises ConfigError for a driver that is not installed.
+    """
     match source:
         case MllpSource():
             return MllpListener(source, intake, clock, status)
         case DicomSource():
-            return DicomListener(source, intake, spool, clock, status, keywords=intake.router.keywords(source.name))
+            keywords = intake.router.keywords(source.name)
+            return DicomListener(source, intake, spool, clock, status, keywords=keywords, offer=offer)
         case DeviceSource():
             driver, faults = create_driver(source.driver, source.options)
             if driver is None:

@@ -14,7 +14,8 @@ from gateway.dataset import Attributes
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, CommitmentPolicy, CommitmentRequests
 from gateway.imaging.commitment_reports import CommitmentReports
 from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
-from gateway.imaging.service import OpenAssociation, Service
+from gateway.imaging.negotiation import Associated, Offer
+from gateway.imaging.service import Service
 from gateway.imaging.studies import StudyWatch
 from gateway.intake import Intake
 from gateway.model import DeliveryState
@@ -25,8 +26,6 @@ from gateway.store.steps import find_step
 from gateway.store.store import Store
 
 STABLE_S = 60.0  # of a Source that is configured no more
-
-Associated = Callable[[OpenAssociation], Awaitable[None]]
 
 
 class Workflow:
@@ -64,18 +63,16 @@ class Workflow:
             owed=owed,
         )
 
-    def services(self, source: DicomSource) -> dict[tuple[int, str], Service]:
-        """Return what a Source offers of this, by command field and SOP Class UID."""
-        offered: dict[tuple[int, str], Service] = {}
+    def offer(self, source: DicomSource) -> Offer:
+        """Return what a Source offers of this."""
+        services: dict[tuple[int, str], Service] = {}
+        associated: dict[str, Associated] = {}
         if "mpps" in source.services:
-            offered |= {(N_CREATE_RQ, MPPS_SOP_CLASS): self._steps, (N_SET_RQ, MPPS_SOP_CLASS): self._steps}
+            services |= {(N_CREATE_RQ, MPPS_SOP_CLASS): self._steps, (N_SET_RQ, MPPS_SOP_CLASS): self._steps}
         if "commitment" in source.services:
-            offered[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
-        return offered
-
-    def associated(self, source: DicomSource) -> dict[str, Associated]:
-        """Return who wants to hear of associations with a context for a SOP Class."""
-        return {COMMITMENT_SOP_CLASS: self._reports.associated} if "commitment" in source.services else {}
+            services[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
+            associated[COMMITMENT_SOP_CLASS] = self._reports.associated
+        return Offer(services=services, associated=associated)
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:

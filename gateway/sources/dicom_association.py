@@ -25,6 +25,7 @@ from gateway.clock import Clock
 from gateway.config import DicomSource as Settings
 from gateway.errors import LinkError, StoreError, place_of
 from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix
+from gateway.formats.identifiers import decode, encode
 from gateway.imaging.negotiation import Offer, answer
 from gateway.imaging.receiving import ObjectSink, Ring
 from gateway.imaging.service import (
@@ -166,7 +167,19 @@ class AcceptedAssociation:
             self._socket.shutdown(socket.SHUT_RDWR)
 
     async def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data: bytes) -> int:
-        """Send N-EVENT-REPORT with a data set in Implicit VR Little Endian and return its status. Raises LinkError."""
+        """Send N-EVENT-REPORT with a data set in Implicit VR Little Endian and return its status. Raises LinkError.
+
+        Where the peer takes the SOP Class in another transfer syntax only, the data set is written anew in that.
+        """
+        syntaxes = [
+            context.transfer_syntax
+            for context in self._layer.contexts.values()
+            if context.abstract_syntax == sop_class_uid
+        ]
+        syntax = IMPLICIT_LITTLE
+        if syntaxes and IMPLICIT_LITTLE not in syntaxes:
+            syntax = syntaxes[0]
+            data = encode(decode(data, IMPLICIT_LITTLE), syntax)
         command = Command(
             field=Field.N_EVENT_REPORT,
             sop_class_uid=sop_class_uid,
@@ -174,7 +187,7 @@ class AcceptedAssociation:
             event_type=event_type,
             has_data=True,
         )
-        return (await self.ask(sop_class_uid, IMPLICIT_LITTLE, command, data)).status or 0
+        return (await self.ask(sop_class_uid, syntax, command, data)).status or 0
 
     async def ask(self, sop_class_uid: str, transfer_syntax: str, command: Command, data: bytes | Held) -> Command:
         """Ask the peer something and return its response. Raises LinkError."""

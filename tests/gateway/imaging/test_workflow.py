@@ -11,6 +11,7 @@ from gateway.clock import ManualClock
 from gateway.config import Config, DicomDestination, DicomSource, Route
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS
 from gateway.imaging.mpps import MPPS_SOP_CLASS
+from gateway.imaging.negotiation import Offer
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake
 from gateway.model import DeliveryState, Incoming, Kind
@@ -58,13 +59,13 @@ def test_a_source_offers_what_it_is_configured_for(store: Store, tmp_path: Path)
     made = workflow(store, tmp_path)
     plain = DicomSource(name="plain", listen=Address("127.0.0.1", 0))
 
-    assert set(made.services(SOURCE)) == {
+    assert set(made.offer(SOURCE).services) == {
         (0x0140, MPPS_SOP_CLASS),
         (0x0120, MPPS_SOP_CLASS),
         (0x0130, COMMITMENT_SOP_CLASS),
     }
-    assert set(made.associated(SOURCE)) == {COMMITMENT_SOP_CLASS}
-    assert (made.services(plain), made.associated(plain)) == ({}, {})
+    assert set(made.offer(SOURCE).associated) == {COMMITMENT_SOP_CLASS}
+    assert made.offer(plain) == Offer()
     assert set(made.tasks) == {"studies", "commitment"}
 
 
