@@ -37,6 +37,7 @@ __all__ = [
     "LineSettings",
     "Method",
     "Observation",
+    "Parting",
     "Phase",
     "Priority",
     "Reading",
@@ -84,6 +85,15 @@ class Session(Protocol):
     @property
     def notice(self) -> str | None:
         """Return why nothing of the Device is published although it talks (`demo mode`), None when all is well."""
+        ...
+
+
+@runtime_checkable
+class Parting(Protocol):
+    """A Session that takes leave: without a last word its Device would alarm that communication was lost."""
+
+    def part(self) -> None:
+        """Make `take_output` hand over the last word, and nothing after it."""
         ...
 
 

@@ -3,6 +3,7 @@
     calling --ICC answered, or ICC from the Device--> meeting --identification, 200 ms--> active
     active  --3 s without a slow byte, no answer three times, STOP--> calling
     active  --ICC from the Device--> meeting
+    any --the Stream is closed: STOP--> listening
     listening: transmit is off; whatever is heard is read and nothing is said
 
 One command is outstanding at a time; every command of the Device is answered at once, also one that stands inside its
@@ -16,6 +17,7 @@ from drivers.medibus.agenda import NEVER, Agenda
 from drivers.medibus.codes import Code
 from drivers.medibus.frames import Broken, Command, Control, Event, Response, encode_command, encode_response
 from drivers.medibus.hearing import Hearing
+from drivers.medibus.realtime import encode_enable
 from gateway.driver import Reading
 
 SILENCE_S = 3.0  # p. 5: more than 3 s without a slow byte ends communication
@@ -102,6 +104,16 @@ class MedibusSession:
         if asked is not None and asked.code != Code.ICC and (lost or now >= asked.at + ANSWER_S):
             self._ask_again(asked, now)
         self._go_on(now)
+
+    def part(self) -> None:
+        """Say STOP, after the curves were switched off: a Device that only lost us would alarm (p. 24, 38)."""
+        is_known = self._state in (_State.MEETING, _State.ACTIVE)
+        self._state = _State.LISTENING
+        self._suspended_until = None
+        self._output.clear()
+        if is_known:
+            self._output += encode_enable(0) if self._hearing.waves.streams else b""
+            self._output += encode_command(Code.STOP)
 
     def settle(self, stored: bool, now: float) -> None:
         """Nothing waits for the disk: a Device keeps no values for repeating."""

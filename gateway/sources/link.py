@@ -17,7 +17,7 @@ from hashlib import sha256
 
 from gateway.clock import Clock
 from gateway.config import DeviceSource, Line
-from gateway.driver import Driver, LineSettings, Session
+from gateway.driver import Driver, LineSettings, Parting, Session
 from gateway.errors import LinkError
 from gateway.model import Incoming, Kind, Reading, Result
 from gateway.net.opening import open_stream
@@ -31,6 +31,7 @@ from gateway.tap import Direction, Tap
 REOPEN_S_MIN = 0.25
 REOPEN_S_MAX = 2.0  # a Device that was plugged in again is heard within 5 s
 DRAIN_TIMEOUT_S = 2.0
+PART_TIMEOUT_S = 1.0
 CLOCK_STEP_S = 2.0
 
 logger = logging.getLogger("gateway.sources")
@@ -156,9 +157,14 @@ class DeviceLink:
         await self._bring(talk, talk.session.take_readings())
 
     async def _finish(self, talk: "_Talk") -> None:
-        """Bring in what the Session still gathers, now that no more bytes come."""
+        """Bring in what the Session still gathers, now that no more bytes come, and let it take leave."""
         if (due := talk.session.deadline) is not None:
             talk.session.tick(due)
+        if isinstance(talk.session, Parting):
+            talk.session.part()
+            with contextlib.suppress(LinkError, TimeoutError):  # the line may be what was lost
+                async with asyncio.timeout(PART_TIMEOUT_S):
+                    await talk.say()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(DRAIN_TIMEOUT_S):
                 await self._take(talk)

@@ -12,7 +12,7 @@ from drivers.medibus import Medibus
 from drivers.medibus.frames import encode_command, encode_response
 from drivers.medibus.realtime import encode_enable
 from drivers.medibus.session import IDENTIFICATION
-from gateway.driver import Absent, Method, Phase, Priority
+from gateway.driver import Absent, Method, Parting, Phase, Priority
 from simulators.medibus_codec import ESC, SOH, frame
 from simulators.medibus_models import MODELS
 from tests.drivers.medibus.virtual import Wire
@@ -317,3 +317,22 @@ def test_another_device_on_the_same_line_begins_with_nothing_known() -> None:
     results = [result for reading in session.take_readings() for result in reading.results]
     assert [item.phase for item in results[2].conditions] == [Phase.END]
     assert [item.key for item in results[3].observations] == ["paw_insp_peak"] and results[3].conditions == ()
+
+
+def test_before_the_line_is_closed_curves_are_switched_off_and_communication_is_stopped() -> None:
+    wire = Wire("v500").run(5)
+    assert isinstance(wire.session, Parting)
+
+    wire.session.part()
+
+    assert wire.session.take_output() == bytes.fromhex("D0C1C0C0C0") + b"\x1bU70\r"
+    wire.session.receive(frame(ESC, 0x30), wire.now)
+    assert wire.session.take_output() == b""
+
+
+def test_who_never_met_the_device_or_only_listens_takes_no_leave() -> None:
+    for session in (Medibus().open(), Medibus(transmit=False).open()):
+        session.tick(1.0)
+        assert isinstance(session, Parting)
+        session.part()
+        assert session.take_output() == b""
