@@ -84,7 +84,10 @@ def test_wrong_usage_is_status_2(words: list[str], capsys: pytest.CaptureFixture
     assert "usage: gateway" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", [name for name in _COMMANDS if name not in ("drivers", "replay", "demo", "version")])
+WITHOUT_CONFIGURATION = ("drivers", "probe", "capture", "replay", "demo", "version")
+
+
+@pytest.mark.parametrize("name", [name for name in _COMMANDS if name not in WITHOUT_CONFIGURATION])
 def test_a_configuration_at_fault_is_status_78_with_every_fault(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
