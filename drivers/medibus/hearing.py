@@ -140,6 +140,10 @@ class Hearing:
             self.picture.restart()
             self.stop_curves()
             return
+        if answer.code == Code.CONFIGURE_CURVES:
+            self._flush_curves()
+            self.waves.start()
+            return
         if answer.code in _NO_PUBLIC_LAYOUT and answer.data:
             self._unread.add(f"answer {answer.code:02X}: its layout is not public", answer.raw, now)
             self._emit(now)

@@ -74,6 +74,10 @@ class Waves:
         """Forget the streams: the Device has."""
         self._begin(())
 
+    def start(self) -> None:
+        """Decode from now on: the Device has confirmed the choice. What came before were streams of another choice."""
+        self.decoder = CurveDecoder([stream.period_us for stream in self.streams]) if self.streams else None
+
     @property
     def argument(self) -> bytes:
         """Return the argument of the command that configures the chosen streams."""
@@ -95,7 +99,7 @@ class Waves:
 
     def _begin(self, streams: tuple[Stream, ...]) -> None:
         self.streams = streams
-        self.decoder = CurveDecoder([stream.period_us for stream in streams]) if streams else None
+        self.decoder = None
 
 
 def _is(code: str, wish: str) -> bool:
