@@ -110,10 +110,11 @@ class Intake:
         self.submit(incoming, settled)
         return await done
 
-    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
-        """Keep an input from a thread that is not the loop's, and wait; not before `until`, its file's sync, is done.
+    def accept_blocking(self, incoming: Incoming, sync: Callable[[], None] | None = None) -> Accepted:
+        """Keep an input from a thread that is not the loop's, and wait.
 
-        Raises StoreError.
+        `sync` puts its file on the disk: it runs in this thread while the row is written, and is over before the
+        commit. Raises StoreError, also when `sync` raised OSError.
         """
         refusal = self._gate()
         if refusal is not None:
@@ -132,7 +133,10 @@ class Intake:
                 self._owed(owed)
 
         urgent = self.router.is_urgent(incoming)
+        until: Future[None] | None = None if sync is None else Future()
         self._store.keep(incoming, owed, tell, urgent=urgent, until=until, prompt=prompt)
+        if sync is not None and until is not None:
+            _run(sync, until)
         try:
             return done.result(ACCEPT_TIMEOUT_S)
         except TimeoutError as error:
@@ -156,6 +160,18 @@ def flush_on(loop: asyncio.AbstractEventLoop) -> Callable[[Settled], None]:
             _log.warning("commit.unheard units=%d", len(settled))
 
     return flush
+
+
+def _run(sync: Callable[[], None], done: Future[None]) -> None:
+    """Run a sync and tell the writer how it ended."""
+    try:
+        sync()
+    except BaseException as error:  # whatever it is, the writer must not wait for it
+        done.set_exception(error)
+        if not isinstance(error, OSError):
+            raise
+    else:
+        done.set_result(None)
 
 
 def _as_store_error(error: Exception) -> StoreError:

@@ -11,8 +11,7 @@ removed. Which other objects are still needed is the store's to know too; files 
 `names()`.
 """
 
-import errno
-import fcntl
+import ctypes
 import hashlib
 import logging
 import os
@@ -40,49 +39,33 @@ KEPT_AGAIN_MAX = 10_000
 HASH_BYTES = 1 << 20
 POOL_FILES = 64  # made at a time
 POOL_LOW = 48  # fewer left and the next are made
-BLOCK_BYTES = 4096  # what a direct write must be a multiple of, in memory and in the file
-DIRECT = getattr(os, "O_DIRECT", 0)
 
 _NAME = re.compile(r"[0-9a-f]{64}")
+
+_WRITE = 2  # SYNC_FILE_RANGE_WRITE
+_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 _log = logging.getLogger("gateway.spool")
 
 
 class Draft:
-    """One object on its way in; its name is durable before its first byte. One thread at a time.
-
-    Whole blocks go past the page cache: they are on the disk when the write returns, so that the sync at the end has
-    little left to do, and an image storm does not push everything else out of memory.
-    """
+    """One object on its way in; its name is durable before its first byte. One thread at a time."""
 
     def __init__(self, name: str, path: Path) -> None:
         """Create the file. Raises OSError."""
         self.name = name
         self.path = path
         self.size = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        try:
-            self._number = os.open(path, flags | DIRECT, 0o640)
-            self._direct = bool(DIRECT)
-        except OSError:  # a file system without direct writes
-            self._number = os.open(path, flags & ~os.O_EXCL, 0o640)
-            self._direct = False
+        self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
 
     def write(self, data: memoryview) -> None:
-        """Append. Direct while every call starts on a block, in memory too; the last call may be of any length.
-
-        Raises OSError.
-        """
-        whole = len(data) & ~(BLOCK_BYTES - 1) if self._direct else 0
-        if whole:
-            try:
-                self._write(data[:whole])
-            except OSError as error:
-                if error.errno != errno.EINVAL:
-                    raise
-                whole = 0
-        if whole < len(data):
-            self._write_buffered(data[whole:])
+        """Append, and let the disk begin with it. Raises OSError."""
+        start = self.size
+        while data:
+            count = os.pwrite(self._number, data, self.size)
+            self.size += count
+            data = data[count:]
+        _begin_writing(self._number, start, self.size - start)
 
     def sync(self) -> None:
         """Return when everything written is on the disk. Raises OSError."""
@@ -93,18 +76,6 @@ class Draft:
         number, self._number = self._number, -1
         if number >= 0:
             os.close(number)
-
-    def _write_buffered(self, data: memoryview) -> None:
-        if self._direct:
-            fcntl.fcntl(self._number, fcntl.F_SETFL, fcntl.fcntl(self._number, fcntl.F_GETFL) & ~DIRECT)
-            self._direct = False
-        self._write(data)
-
-    def _write(self, data: memoryview) -> None:
-        while data:
-            count = os.pwrite(self._number, data, self.size)
-            self.size += count
-            data = data[count:]
 
 
 class Spool:
@@ -390,6 +361,12 @@ def name_of(sop_instance_uid: str, digest: bytes) -> str:
     """Return the name of an object: SHA-256 over UID, NUL and the digest of its data set, in 64 hex digits."""
     uid = sop_instance_uid.encode("utf-8", "surrogatepass")
     return hashlib.sha256(uid + b"\0" + digest).hexdigest()
+
+
+def _begin_writing(number: int, start: int, count: int) -> None:
+    """Ask the kernel to begin writing a range of a file; it does not wait, and to be refused is no fault."""
+    if _sync_file_range is not None:
+        _sync_file_range(number, ctypes.c_int64(start), ctypes.c_int64(count), _WRITE)
 
 
 def _sync_and_hash(path: Path, offset: int) -> tuple[bytes, int]:

@@ -1,75 +1,58 @@
 """The data path of C-STORE: fragments go from the socket into blocks of memory, and blocks into the file.
 
-    socket --received--> block --full--> written past the page cache by the association's second thread
-                                   `---> hashed by the association's first one, while that runs
-
-Nothing is decoded on the way. A full disk is answered with 0xA700 instead of a broken association: what still comes is
-drained. Memory is a ring of blocks for each association that stores, whatever the size of an object.
+Nothing is decoded on the way. A block that is full is hashed and written, and the disk is asked to begin with it, so
+that the sync at the end has little left to do. Everything happens in the association's thread: handing blocks to other
+threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a broken association:
+what still comes is drained. Memory is a block for each association that stores, whatever the size of an object.
 """
 
 import hashlib
 import io
-import mmap
-from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import Header, read_header
 from gateway.spool import Draft, Spool
 
-BLOCK_BYTES = 128 << 10
-BLOCKS = 4
-DISK_TIMEOUT_S = 60.0  # for one block to be written
+BLOCK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
     """One object that came whole: its file and what was learned of it while it came.
 
-    `digest` is the SHA-256 of the data set, which begins at `dataset_offset`. `synced` ends when the file is on the
-    disk; it raises OSError when that failed.
+    `digest` is the SHA-256 of the data set, which begins at `dataset_offset`. The file is written, not yet synced.
     """
 
     draft: Draft
     dataset_offset: int
     size: int
     digest: bytes
-    synced: Future[None]
     header: Header | None
     fault: str | None
 
 
-class Ring:
-    """The blocks of one association, and the thread that writes them."""
-
-    def __init__(self) -> None:
-        self._memory = mmap.mmap(-1, BLOCKS * BLOCK_BYTES)  # begins on a page, as direct writes need
-        whole = memoryview(self._memory)
-        self.blocks = [whole[start : start + BLOCK_BYTES] for start in range(0, len(whole), BLOCK_BYTES)]
-        self.executor = ThreadPoolExecutor(1, thread_name_prefix="dicom-file")
-
-    def close(self) -> None:
-        """End the thread."""
-        self.executor.shutdown(wait=True, cancel_futures=True)
-
-
 class ObjectSink:
-    """Where the data set of one C-STORE goes; `refused` says why the object is not being kept."""
+    """Where the data set of one C-STORE goes; `refused` says why the object is not being kept.
 
-    def __init__(self, ring: Ring, spool: Spool, prefix: bytes, keywords: Iterable[str], refused: str | None) -> None:
-        self._ring = ring
+    `block` is memory of BLOCK_BYTES, the same for all objects of an association.
+    """
+
+    def __init__(
+        self, block: memoryview, spool: Spool, prefix: bytes, keywords: Iterable[str], refused: str | None
+    ) -> None:
+        self._block = block
         self._spool = spool
         self._keywords = keywords
         self._hash = hashlib.sha256()
-        self._index = 0
         self._fill = len(prefix)
         self._unhashed = len(prefix)  # where the data set begins in this block
         self._size = 0
-        self._writing: deque[Future[None]] = deque()
         self._draft: Draft | None = None
-        self._header: Future[Header | None] | None = None
+        self._header: Header | None = None
         self.dataset_offset = len(prefix)
         self.refused = refused
         if refused is None:
@@ -77,34 +60,37 @@ class ObjectSink:
                 self._draft = spool.begin()
             except StoreError as error:
                 self.refused = str(error)
-        ring.blocks[0][: len(prefix)] = prefix
+        block[: len(prefix)] = prefix
 
     def buffer(self, size: int) -> memoryview:
         """Return room in the block."""
-        return self._ring.blocks[self._index][self._fill : self._fill + size]
+        return self._block[self._fill : self._fill + size]
 
     def wrote(self, count: int) -> None:
         """Take notice of payload; a full block goes to the disk. Never raises: what fails is in `refused`."""
         self._fill += count
         if self._fill == BLOCK_BYTES:
-            self._turn()
+            if self._size == 0:
+                self._header = self._early_header()
+            self._write()
 
     def finish(self) -> Received | None:
-        """Take what came as whole; its sync begins. None when it is refused."""
-        last = self._ring.blocks[self._index][: self._fill]
+        """Take what came as whole. None when it is refused."""
+        header, fault = self._header, None
+        if header is None and self._size == 0 and self._draft is not None:
+            header, fault = self._read_header(io.BytesIO(self._block[: self._fill]))
+        self._write()
         draft = self._draft
-        if draft is None or self.refused is not None:
-            self.discard()
+        if draft is None:
             return None
-        synced = self._ring.executor.submit(_write_and_sync, draft, last, tuple(self._writing))
-        self._hash.update(last[self._unhashed :])
-        header, fault = self._read_header(last, synced)
+        if header is None and fault is None:
+            header, fault = self._read_header(draft.path)
+        self._draft = None
         return Received(
             draft=draft,
             dataset_offset=self.dataset_offset,
-            size=self._size + self._fill,
+            size=self._size,
             digest=self._hash.digest(),
-            synced=synced,
             header=header,
             fault=fault,
         )
@@ -113,57 +99,35 @@ class ObjectSink:
         """Remove what came; never raises."""
         draft, self._draft = self._draft, None
         if draft is not None:
-            while self._writing:
-                self._writing.popleft().exception(DISK_TIMEOUT_S)
             self._spool.discard(draft)
 
-    def _turn(self) -> None:
-        """Hand a full block on and go to the next, once that one has been written."""
-        block = self._ring.blocks[self._index]
+    def _write(self) -> None:
+        """Hash and write what is in the block, and begin it anew."""
+        part = self._block[: self._fill]
         if self._draft is not None:
-            self._writing.append(self._ring.executor.submit(self._draft.write, block))
-            if self._size == 0:
-                self._header = self._ring.executor.submit(self._early_header, block)
-            self._hash.update(block[self._unhashed :])
-            if len(self._writing) == BLOCKS:
-                self._check(self._writing.popleft())
-        self._size += BLOCK_BYTES
-        self._index = (self._index + 1) % BLOCKS
+            try:
+                self._draft.write(part)
+            except OSError as error:
+                self.refused = f"writing: {error.strerror}"
+                self.discard()
+            else:
+                self._hash.update(part[self._unhashed :])
+        self._size += self._fill
         self._fill = self._unhashed = 0
 
-    def _check(self, written: Future[None]) -> None:
-        try:
-            written.result(DISK_TIMEOUT_S)
-        except (OSError, TimeoutError) as error:
-            self.refused = f"writing: {getattr(error, 'strerror', None) or 'the disk does not answer'}"
-            self.discard()
-
-    def _early_header(self, block: memoryview) -> Header | None:
-        """Read the header while the rest still comes; None when the first block does not hold all of it."""
-        head = io.BytesIO(block)
+    def _early_header(self) -> Header | None:
+        """Read the header from the first block; None when that does not surely hold all of it."""
+        head = io.BytesIO(self._block)
         try:
             header = read_header(head, self._keywords)
         except ContentError:
             return None
         return header if head.tell() < BLOCK_BYTES else None
 
-    def _read_header(self, last: memoryview, synced: Future[None]) -> tuple[Header | None, str | None]:
-        if self._header is not None and (header := self._header.result(DISK_TIMEOUT_S)) is not None:
-            return header, None
-        assert self._draft is not None
+    def _read_header(self, source: Path | BinaryIO) -> tuple[Header | None, str | None]:
         try:
-            if self._size == 0:
-                return read_header(io.BytesIO(last), self._keywords), None
-            synced.result(DISK_TIMEOUT_S)
-            return read_header(self._draft.path, self._keywords), None
+            return read_header(source, self._keywords), None
         except ContentError as error:
             return None, f"data set unreadable: {error}"
-        except (OSError, TimeoutError) as error:  # the disk's fault, not the content's: the sync will say so
-            return None, f"data set not read: {getattr(error, 'strerror', None)}"
-
-
-def _write_and_sync(draft: Draft, last: memoryview, before: tuple[Future[None], ...]) -> None:
-    for written in before:
-        written.result(0)  # the thread is one, so they have ended
-    draft.write(last)
-    draft.sync()
+        except OSError as error:  # the disk's fault, not the content's: the sync will say so
+            return None, f"data set not read: {error.strerror}"

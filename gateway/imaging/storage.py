@@ -7,8 +7,7 @@ is synced, and committed after.
 """
 
 import logging
-from collections.abc import Iterable
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -16,7 +15,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.formats.dicom import is_uid
-from gateway.imaging.receiving import DISK_TIMEOUT_S, Received
+from gateway.imaging.receiving import Received
 from gateway.model import Accepted, Incoming, Kind
 from gateway.spool import Spool
 
@@ -37,8 +36,8 @@ class Intake(Protocol):
         """Return why new input is refused, None when it is not."""
         ...
 
-    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
-        """Keep one input durably, not before `until`, the sync of its file, has ended well. Raises StoreError."""
+    def accept_blocking(self, incoming: Incoming, sync: Callable[[], None] | None = None) -> Accepted:
+        """Keep one input durably, its file by `sync`. Raises StoreError."""
         ...
 
 
@@ -82,14 +81,14 @@ def store(arrival: Arrival, keeper: Keeper) -> Status:
     received = arrival.received
     header, fault = _judge_header(received)
     try:
-        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, header, fault), received.synced)
+        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, header, fault), received.draft.sync)
         if accepted.repeated and accepted.object_name is not None:
             keeper.spool.mend(accepted.object_name, received.digest, received.draft)
         else:
             keeper.spool.committed(received.draft)
     except StoreError as error:
         _log.error("instance.refused source=%s status=A700 reason=%s", keeper.source, error)
-        _forget(received, keeper.spool)
+        keeper.spool.discard(received.draft)
         return refusal(str(error))
     doubt = fault or _mismatch(arrival, header)
     if doubt:
@@ -101,12 +100,6 @@ def store(arrival: Arrival, keeper: Keeper) -> Status:
 def refusal(reason: str) -> Status:
     """Return the answer that makes a sender keep its copy and try again."""
     return Status(code=OUT_OF_RESOURCES, comment=f"not kept: {reason}"[:COMMENT_MAX])
-
-
-def _forget(received: Received, spool: Spool) -> None:
-    """Remove what was not kept, once nobody writes it any more."""
-    wait({received.synced}, DISK_TIMEOUT_S)
-    spool.discard(received.draft)
 
 
 def _judge_header(received: Received) -> tuple[dict[str, str], str | None]:

@@ -27,7 +27,7 @@ from gateway.errors import LinkError, StoreError, place_of
 from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix
 from gateway.formats.identifiers import decode, encode
 from gateway.imaging.negotiation import Offer, answer
-from gateway.imaging.receiving import ObjectSink, Ring
+from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink
 from gateway.imaging.service import (
     PENDING,
     PROCESSING_FAILURE,
@@ -128,7 +128,7 @@ class AcceptedAssociation:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._over = False
         self._heard_at = self._clock.monotonic()
-        self._ring: Ring | None = None
+        self._block: memoryview | None = None
         self._sinks: set[ObjectSink] = set()
         self._requests: deque[Message] = deque()
         self._exchange: ServiceExchange | None = None
@@ -359,8 +359,6 @@ class AcceptedAssociation:
             self._exchange.end()
         for sink in self._sinks:
             sink.discard()
-        if self._ring is not None:
-            self._ring.close()
         self._hall.ended(self)
         self._socket.close()
         os.close(self._bell)
@@ -402,8 +400,8 @@ class AcceptedAssociation:
             raise PduError(f"command field {command.field:04X} is unknown", Reason.UNRECOGNISED_PARAMETER)
         if command.field != Field.C_STORE:
             return BytesSink(IDENTIFIER_BYTES_MAX)
-        if self._ring is None:
-            self._ring = Ring()
+        if self._block is None:
+            self._block = memoryview(bytearray(BLOCK_BYTES))
         prefix = part10_prefix(
             sop_class_uid=clean_uid(command.sop_class_uid),
             sop_instance_uid=clean_uid(command.sop_instance_uid),
@@ -411,7 +409,7 @@ class AcceptedAssociation:
             source_ae=self.caller.calling_ae_title,
         )
         keeper = self._hall.keeper
-        sink = ObjectSink(self._ring, keeper.spool, prefix, keeper.keywords, keeper.intake.refusing)
+        sink = ObjectSink(self._block, keeper.spool, prefix, keeper.keywords, keeper.intake.refusing)
         self._sinks.add(sink)
         return sink
 

@@ -16,7 +16,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from typing import Generic, Protocol, TypeVar
 
 import apsw
@@ -293,7 +293,7 @@ def _await_files(group: list[Unit]) -> dict[int, StoreError]:
             continue
         try:
             until.result(FILE_TIMEOUT_S)
-        except (OSError, TimeoutError, CancelledError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever befell the file, only its row is refused
             failed[id(unit)] = StoreError(f"the file was not synced: {getattr(error, 'strerror', None) or 'no answer'}")
     return failed
 

@@ -2,7 +2,7 @@ import hashlib
 import io
 import os
 import struct
-from concurrent.futures import Future
+from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
@@ -11,7 +11,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.errors import StoreError
 from gateway.formats.dicom import part10_prefix
-from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink, Received, Ring
+from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink, Received
 from gateway.imaging.storage import Arrival, Keeper, Status, store
 from gateway.model import Accepted, Incoming, Kind
 from gateway.spool import Spool
@@ -29,11 +29,11 @@ class FakeIntake:
         self.inputs: list[Incoming] = []
         self.fails = False
 
-    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
+    def accept_blocking(self, incoming: Incoming, sync: Callable[[], None] | None = None) -> Accepted:
         if self.fails:
             raise StoreError("disk full")
-        assert until is not None
-        until.result(10)
+        assert sync is not None
+        sync()
         for number, earlier in enumerate(self.inputs, 1):
             if (earlier.identifier, earlier.digest) == (incoming.identifier, incoming.digest):
                 return Accepted(message_id=number, repeated=True, object_name=earlier.object_name)
@@ -60,8 +60,7 @@ def _dataset() -> bytes:
 
 
 def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
-    ring = Ring()
-    sink = ObjectSink(ring, spool, prefix, ["Rows"], None)
+    sink = ObjectSink(memoryview(bytearray(BLOCK_BYTES)), spool, prefix, ["Rows"], None)
     view = memoryview(dataset)
     while view:
         buffer = sink.buffer(len(view))
@@ -70,7 +69,6 @@ def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
         view = view[len(buffer) :]
     received = sink.finish()
     assert received is not None
-    ring.executor.shutdown(wait=True)
     return received
 
 

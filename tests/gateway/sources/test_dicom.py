@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from ipaddress import ip_network
@@ -49,9 +48,9 @@ class FakeIntake:
         self.inputs: list[Incoming] = []
         self.fails: Exception | None = None
 
-    def accept_blocking(self, incoming: Incoming, until: Future[None] | None = None) -> Accepted:
-        if until is not None:
-            until.result(10)
+    def accept_blocking(self, incoming: Incoming, sync: Callable[[], None] | None = None) -> Accepted:
+        if sync is not None:
+            sync()
         if self.fails is not None:
             raise self.fails
         self.inputs.append(incoming)
