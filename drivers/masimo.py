@@ -26,6 +26,7 @@ from gateway.driver import (
     Session,
     observe,
     oximeter,
+    read_clock,
 )
 
 LINE_BYTES_MAX = 400
@@ -176,6 +177,7 @@ class _Monitor:
             containment=self._containment,
             conditions=_conditions(alarm, exceptions, _bits(fields, "EXC1")),
             device_time=device_time,
+            device_clock=read_clock(device_time, "%m/%d/%y %H:%M:%S"),
         )
 
     def _observation(self, name: str, text: str, alarm: int, exceptions: int) -> Observation | None:

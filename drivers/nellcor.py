@@ -29,6 +29,7 @@ from gateway.driver import (
     Session,
     observe,
     oximeter,
+    read_clock,
 )
 
 LINE_BYTES_MAX = 400  # no published line is longer than 120; more means a wrong baud rate or a binary mode
@@ -150,6 +151,7 @@ class _Listing:
             containment=self._containment,
             conditions=tuple(_condition(code) for code in codes),
             device_time=" ".join(row["time"].split()),
+            device_clock=read_clock(row["time"], "%d-%b-%y %H:%M:%S"),
         )
 
     def _perfusion(self, text: str, codes: Sequence[str]) -> Observation:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 from gateway.errors import ContentError
 from gateway.formats.device_rows import oximeter
+from gateway.formats.device_times import read_clock
 from gateway.formats.observing import observe, observe_wave
 from gateway.model import (
     Absent,
@@ -47,6 +48,7 @@ __all__ = [
     "observe",
     "observe_wave",
     "oximeter",
+    "read_clock",
 ]
 
 

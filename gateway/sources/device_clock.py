@@ -5,9 +5,11 @@ never set to summer time is an hour off, which is what a person must know. Both 
 """
 
 import logging
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from gateway.model import Result
+
+TELL_AGAIN = timedelta(minutes=10)  # a clock that runs away is told so often and no more
 
 logger = logging.getLogger("gateway.sources")
 
@@ -19,6 +21,7 @@ class DeviceClock:
         self._source = source
         self._step_s = step_s
         self._told_s = 0.0
+        self._told_at: datetime | None = None
         self.offset_s: float | None = None
 
     def compare(self, result: Result, received_at: datetime) -> None:
@@ -28,6 +31,7 @@ class DeviceClock:
         ours = received_at.astimezone().replace(tzinfo=None)
         shown = result.device_clock.replace(tzinfo=None)
         self.offset_s = round((shown - ours).total_seconds(), 3)
-        if abs(self.offset_s - self._told_s) > self._step_s:
-            self._told_s = self.offset_s
+        lately = self._told_at is not None and received_at - self._told_at < TELL_AGAIN
+        if abs(self.offset_s - self._told_s) > self._step_s and not lately:
+            self._told_s, self._told_at = self.offset_s, received_at
             logger.warning("device.clock_off source=%s offset_s=%.1f", self._source, self.offset_s)
