@@ -20,14 +20,14 @@ from gateway.probing.judging import Finding, Judge
 from gateway.probing.plan import has_line, listener, settings_to_try, speaker
 
 PROBE_S = 19.0  # all of it; a person waits
-SILENT_S = 4.0  # without a byte, when it may still be asked
+SILENT_S = 3.3  # without a byte, when it may still be asked
 SILENT_ALONE_S = 9.0  # ... and when it may not: some Devices speak rarely
 SPARSE_S = 3.3  # ... where bytes came at another setting: some Devices call every three seconds
 LISTEN_S = 2.2  # at one setting with bytes that look like nothing
 LISTEN_LONG_S = 5.5  # with bytes that look like text, or are few: a line every two seconds, the first of them cut
 FEW_BYTES = 100
 LISTEN_ONLY_S = 8.0  # where there is only one setting to listen at
-ASK_S_MIN, ASK_SILENT_S_MAX = 1.0, 1.8  # without an answer
+ASK_S_MIN, ASK_SILENT_S_MAX = 0.8, 1.4  # without an answer
 ASK_S_MAX = 6.0  # with one
 IDENTITY_S = 1.5  # what a recognised Device may still say of itself
 POLL_S = 0.1
@@ -107,23 +107,28 @@ class _Search:
         return []
 
     async def ask(self) -> list[Finding]:
-        """Let one driver after the other ask, each at its own settings."""
-        tries = self._tries()
+        """Let one driver after the other ask, each at its own settings; who has asked there goes on listening."""
+        tries, asked = self._tries(), dict[LineSettings, list[Judge]]()
+        talkative = any(one.size for one in self.heard)  # of itself: what comes is no answer
         for number, (made, line) in enumerate(tries):
             if (left_s := self.left_s()) < ASK_S_MIN / 2:
                 break
-            silent_s = min(ASK_SILENT_S_MAX, max(ASK_S_MIN, left_s / (len(tries) - number)))
-            judge = Judge(made, line, passive=False)
-            end = self._clock.monotonic() + min(left_s, ASK_S_MAX)
-            await self._stay(line, [judge], _Patience(silent_s=silent_s, only=True, end=end))
-            if (finding := judge.finding()) is not None:
-                return [finding]
+            share_s = max(ASK_S_MIN, left_s / (len(tries) - number))
+            silent_s, ask_s = min(ASK_SILENT_S_MAX, share_s), share_s if talkative else ASK_S_MAX
+            judges = asked.setdefault(line, [])
+            for judge in judges:
+                judge.hush()
+            judges.append(Judge(made, line, passive=False))
+            end = self._clock.monotonic() + min(left_s, ask_s)
+            await self._stay(line, judges, _Patience(silent_s=silent_s, only=True, end=end))
+            if findings := _ranked(judges):
+                return findings
         return []
 
     def _tries(self) -> list[tuple[Driver, LineSettings]]:
         speakers = [made for driver in self.drivers if (made := speaker(driver)) is not None]
         if not has_line(self.port):
-            return [(made, made.about.line) for made in speakers]
+            return [(made, LineSettings()) for made in speakers]
         first = [(made, made.about.line) for made in speakers]
         return first + [(made, line) for made in speakers for line in made.about.other_lines]
 

@@ -44,6 +44,7 @@ class Judge:
         self._session: Session = driver.open()
         self._line = line
         self._passive = passive
+        self._hushed = False
         self._heard = 0
         self._sound = 0
         self._readings = 0
@@ -71,9 +72,13 @@ class Judge:
             self._take(now)
 
     def say(self) -> bytes:
-        """Return what the Session wants to say; a passive one is never heard."""
+        """Return what the Session wants to say; a passive or hushed one is never heard."""
         said = self._session.take_output()
-        return b"" if self._passive else said
+        return b"" if self._passive or self._hushed else said
+
+    def hush(self) -> None:
+        """Let the Session go on listening, and say nothing more: its answer may be late."""
+        self._hushed = True
 
     def finding(self) -> Finding | None:
         """Return the recognised Device, None while it is not."""

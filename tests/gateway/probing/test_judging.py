@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gateway.driver import Driver, LineSettings
 from gateway.probing.judging import Finding, Judge
-from gateway.probing.plan import listener, settings_to_try
+from gateway.probing.plan import listener, settings_to_try, speaker
 from gateway.registry import installed_drivers
 from tests.drivers.transcripts import Transcript, all_transcripts
 
@@ -30,7 +30,7 @@ def heard(driver: Driver, data: bytes) -> Finding | None:
 @pytest.mark.parametrize("name", LISTENERS)
 @pytest.mark.parametrize("seed", range(3))
 def test_noise_is_recognised_by_nobody(name: str, seed: int) -> None:
-    assert heard(LISTENERS[name], random.Random(seed).randbytes(16_000)) is None
+    assert heard(LISTENERS[name], random.Random(seed).randbytes(8_000)) is None
 
 
 @pytest.mark.parametrize("name", LISTENERS)
@@ -64,3 +64,20 @@ def test_settings_are_tried_each_once_the_usual_one_first() -> None:
     assert len(tried) == len(set(tried))
     assert all(driver.about.line in tried for driver in DRIVERS.values())
     assert settings_to_try([]) == [LineSettings()]
+
+
+@pytest.mark.parametrize("name", [name for name, driver in DRIVERS.items() if driver.about.harmless_polls])
+def test_a_passive_judge_never_speaks_whatever_its_session_wants(name: str) -> None:
+    made = speaker(DRIVERS[name])
+    assert made is not None
+    active, passive = (Judge(made, LineSettings(), passive=flag) for flag in (False, True))
+    for judge in (active, passive):
+        judge.tick(0.0)
+
+    assert active.say() != b""
+    assert passive.say() == b""
+
+
+@pytest.mark.parametrize("name", [name for name, driver in DRIVERS.items() if not driver.about.harmless_polls])
+def test_nobody_may_ask_whose_questions_are_not_called_harmless(name: str) -> None:
+    assert speaker(DRIVERS[name]) is None
