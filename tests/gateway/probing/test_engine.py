@@ -46,7 +46,7 @@ def simulated_drivers() -> list[str]:
 
 def has_pty(name: str) -> bool:
     module = HOUSE / "simulators" / f"{name.replace('-', '_')}.py"
-    return module.exists() and any(word in module.read_text("utf-8") for word in ("--pty", "bedside", "ward"))
+    return module.exists() and any(word in module.read_text("utf-8") for word in ("--pty", "bedside", "ward", "answering"))
 
 
 @asynccontextmanager
