@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Literal
 
 from gateway.formats.containment import attributes, levels, sub_order
+from gateway.formats.digits import writable
 from gateway.formats.origin import Origin
 from gateway.model import Containment, DeviceIdentity, Method, Observation, Result, Wave
 
@@ -105,7 +106,7 @@ def _wave_metric(wave: Wave) -> Metric:
         code=wave.code,
         refid=wave.refid,
         unit=wave.unit,
-        period_s=wave.period_s,
+        period_s=writable(wave.period_s),
     )
 
 

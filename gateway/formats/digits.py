@@ -1,10 +1,21 @@
 """Numbers as text: the digits of the Device, neither more nor fewer, and never an exponent."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 from gateway.errors import ContentError
 
 DIGITS_MAX = 40  # no measured value needs more; an exponent could otherwise demand megabytes of zeros
+_TWELVE = Context(prec=12)
+
+
+def writable(value: Decimal) -> Decimal:
+    """Return a number of ours (a period, a factor) that `plain_digits` takes: a third has 28 digits, and 12 will do."""
+    if not value.is_finite():
+        return value
+    _sign, digits, exponent = value.as_tuple()
+    if len(digits) + abs(int(exponent)) <= DIGITS_MAX:
+        return value
+    return _TWELVE.plus(value)
 
 
 def plain_digits(value: Decimal) -> str:

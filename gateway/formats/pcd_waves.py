@@ -14,7 +14,7 @@ from decimal import Context, Decimal
 
 from gateway.errors import ContentError
 from gateway.formats.containment import levels, sub_order
-from gateway.formats.digits import plain_digits
+from gateway.formats.digits import plain_digits, writable
 from gateway.formats.origin import Origin
 from gateway.formats.pcd_fields import entity, escape, identifier, instant, obx, unit
 from gateway.model import Message, Result, Wave
@@ -64,9 +64,9 @@ def _rows(wave: Wave, began: str) -> Iterator[str]:
     code = identifier(wave.key, wave.code, wave.refid, None, "L")
     yield obx(kind="NA", code=code, sub=wave.sub, value=samples, unit=measure, at=began)
     rate = plain_digits(_RATES.divide(Decimal(1), wave.period_s).normalize())
-    facets = [(_RATE, rate, HERTZ), (_RESOLUTION, plain_digits(wave.factor), measure)]
+    facets = [(_RATE, rate, HERTZ), (_RESOLUTION, plain_digits(writable(wave.factor)), measure)]
     if wave.offset:
-        facets.append((_OFFSET, plain_digits(wave.offset), measure))
+        facets.append((_OFFSET, plain_digits(writable(wave.offset)), measure))
     if None in wave.samples:
         facets.append((_MISSING, str(missing), ""))
     for number, (facet, value, measured) in enumerate(facets, start=1):

@@ -18,6 +18,7 @@ from hashlib import sha256
 
 from gateway.errors import ContentError
 from gateway.formats.containment import Attribute, attributes, sub_order
+from gateway.formats.digits import writable
 from gateway.formats.events import Document, Envelope, content_id, document, given, limits, location, rfc3339
 from gateway.formats.jsontext import Json
 from gateway.formats.origin import Origin
@@ -185,7 +186,7 @@ def _wave(wave: Wave) -> dict[str, Json]:
     sub_order(wave.sub)
     told = given({"mdc": wave.code, "key": wave.key if wave.code is None else None, "refid": wave.refid})
     told |= {"sub": wave.sub, "rate_hz": _rate(wave.period_s), "unit": wave.unit or "{unknown}"}
-    return told | {"factor": wave.factor, "offset": wave.offset}
+    return told | {"factor": writable(wave.factor), "offset": writable(wave.offset)}
 
 
 def _rate(period_s: Decimal) -> Decimal:

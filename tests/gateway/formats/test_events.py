@@ -218,6 +218,17 @@ def test_a_vendors_wave_and_a_gap_are_told() -> None:
     assert (told["key"], told["gap"], told["unit"]) == ("x_acme_3", True, "{unknown}")
 
 
+def test_a_period_without_end_is_written_short_enough() -> None:
+    third = replace(ECG, period_s=Decimal(1) / 300, factor=Decimal(1) / 3)
+    result = Result(observations=(), waves=(third,))
+
+    (wave,) = (checked(document)["wave"] for document in documents_of(message_of(result)))
+    (metric,) = checked(events.birth(ENVELOPE, learn(None, ORIGIN, result)))["metrics"]
+
+    assert (wave["rate_hz"], wave["factor"]) == (300, Decimal("0.333333333333"))
+    assert metric["period_s"] == Decimal("0.00333333333333")
+
+
 def test_a_long_wave_is_several_documents_that_follow_each_other() -> None:
     long = replace(ECG, samples=tuple(range(SAMPLES_MAX + 500)), gap=True)
 

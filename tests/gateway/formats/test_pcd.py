@@ -257,3 +257,11 @@ def test_the_mark_of_a_missing_sample_is_no_sample() -> None:
 def test_waves_alone_are_refused_where_none_are_wanted() -> None:
     with pytest.raises(ContentError, match="waves alone"):
         rendered(Result(observations=(), waves=(ECG,)))
+
+
+@settings(max_examples=30, deadline=None)
+@given(results())
+def test_every_wave_can_be_written(result: Result) -> None:
+    text = render_pcd01(parcel_of(message_of(result)), ORIGIN, waves=True).decode()
+
+    assert text.count("MDC_OBS_WAVE_CTS") == len([wave for wave in result.waves if wave.samples])
