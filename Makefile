@@ -12,8 +12,9 @@ export PATH := $(PATH):/usr/sbin
 
 ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-PEER_COMMANDS := storescu Orthanc mosquitto mosquitto_sub strace socat fusermount3
-PEER_PACKAGES := dcmtk orthanc mosquitto mosquitto-clients strace socat fuse3
+PEER_COMMANDS := storescu Orthanc dciodvfy mosquitto mosquitto_sub strace socat fusermount3
+PEER_FILES := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
+PEER_PACKAGES := dcmtk orthanc orthanc-dicomweb dicom3tools mosquitto mosquitto-clients strace socat fuse3
 
 .PHONY: setup demo test bench crash peers clean
 
@@ -49,6 +50,7 @@ $(BIN)/python:
 
 peers:
 	@for command in $(PEER_COMMANDS); do command -v $$command >/dev/null || missing=1; done; \
+	for file in $(PEER_FILES); do [ -e $$file ] || missing=1; done; \
 	if [ -n "$$missing" ]; then \
 		$(ROOT) apt-get update && DEBIAN_FRONTEND=noninteractive $(ROOT) apt-get install -y --no-install-recommends $(PEER_PACKAGES); \
 	fi

@@ -11,17 +11,20 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
+from typing import Any
 
 from gateway.alarms import Alarms
-from gateway.assembly import Origins, make_sender, make_source
+from gateway.assembly import Origins, make_pace, make_sender, make_source
 from gateway.clock import Clock
-from gateway.config import Config, Destination, DicomSource, Source
+from gateway.config import Config, Destination, DicomDestination, DicomSource, Source
 from gateway.configfile import effective_routes
 from gateway.delivery import Lane
 from gateway.errors import StoreError
 from gateway.imaging.negotiation import Offer
+from gateway.imaging.rewriting import Rewriter, Rules
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake, flush_on
+from gateway.pacing import Pace
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
@@ -89,7 +92,10 @@ class App:
             self.alarms,
             config=lambda: self.config,
             owed=self._wake,
+            owed_again=self.rewind,
         )
+        self._rules = self._read_rules()
+        await asyncio.wrap_future(self.store.call(self._waive))
         self.upkeep = Upkeep(
             self.store,
             self.spool,
@@ -138,6 +144,8 @@ class App:
             raise StoreError("data_dir cannot change while the gateway runs: restart it")
         old, self.config = self.config, config
         router, self.intake.router = self.intake.router, self._router()
+        self._rules = self._read_rules()
+        await asyncio.wrap_future(self.store.call(self._waive))
         everything = (config.gateway.name, config.gateway.facility) != (old.gateway.name, old.gateway.facility)
         gone_sources = _changed(old.sources, config.sources, everything=False)
         gone_sources += [
@@ -145,12 +153,16 @@ class App:
             for source in config.sources
             if source.name in self.sources
             and source.name not in gone_sources
-            and router.keywords(source.name) != self.intake.router.keywords(source.name)
+            and (
+                router.keywords(source.name) != self.intake.router.keywords(source.name)
+                or (isinstance(source, DicomSource) and _asks(old) != _asks(config))
+            )
         ]
         gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
         done = [f"stopped source {name}" for name in gone_sources]
         done += [f"stopped destination {name}" for name in gone_destinations]
         await self._stop_tasks(f"source:{name}" for name in gone_sources)
+        await self._stop_tasks(f"commitment:{name}" for name in gone_destinations)
         await self._stop_tasks(f"destination:{name}" for name in gone_destinations)
         for name in gone_sources:
             del self.sources[name]
@@ -185,6 +197,16 @@ class App:
 
     def _router(self) -> Router:
         return Router(effective_routes(self.config), self.config.sources, self.config.destinations)
+
+    def _read_rules(self) -> Rules:
+        return Rules.of(effective_routes(self.config), self.intake.router)
+
+    def _waive(self, connection: Any) -> None:
+        """Wait no more for archives that are asked no more."""
+        asked = _asks(self.config)
+        names = [each.name for each in self.config.destinations if each.name not in asked]
+        if waived := self.store.reports.waive(connection, names):
+            _log.warning("commitment.waived instances=%d", waived)
 
     def _gate(self) -> str | None:
         if self._store_failed:
@@ -234,11 +256,21 @@ class App:
         if not destination.enabled:
             status.state = LinkState.DISABLED
             return
+        pace = make_pace(destination, self.clock)
         for number in range(destination.lanes):
-            self._start_lane(destination, status, number)
+            self._start_lane(destination, status, number, pace)
+        if isinstance(destination, DicomDestination) and destination.commitment:
+            run = self.workflow.committer(destination).run
+            self._watch(f"commitment:{destination.name}", run)
 
-    def _start_lane(self, destination: Destination, status: DestinationStatus, number: int) -> None:
+    def _start_lane(self, destination: Destination, status: DestinationStatus, number: int, pace: Pace) -> None:
         origins = Origins(self.config.gateway)
+        rewriter = Rewriter(
+            lambda: self._rules,
+            self.spool,
+            demographics=self.workflow.demographics,
+            system=self.config.gateway.name,
+        )
 
         def failed(reason: str) -> None:
             status.state = LinkState.DOWN
@@ -246,7 +278,7 @@ class App:
 
         async def run() -> None:
             lane = Lane(
-                make_sender(destination, origins, self.spool, self.clock),
+                make_sender(destination, origins, self.spool, self.clock, preparer=rewriter, pace=pace),
                 self.store,
                 self.clock,
                 status,
@@ -256,6 +288,7 @@ class App:
                 lanes=destination.lanes,
                 on_error=destination.on_error,
                 content_attempts_max=destination.content_attempts_max,
+                pace=pace,
             )
             self._lanes[destination.name][number] = lane
             await lane.run()
@@ -279,6 +312,11 @@ class App:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _asks(config: Config) -> set[str]:
+    """Return the Destinations that are asked to commit to what they were sent: their reports come to our listeners."""
+    return {each.name for each in config.destinations if isinstance(each, DicomDestination) and each.commitment}
 
 
 def _changed(

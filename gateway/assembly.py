@@ -14,17 +14,21 @@ from gateway.config import (
     MllpSource,
     MqttDestination,
     Source,
+    StowDestination,
 )
 from gateway.errors import ConfigError
 from gateway.formats.origin import Origin, device_id_of
 from gateway.imaging.negotiation import Offer
 from gateway.intake import Intake
 from gateway.model import Message
+from gateway.pacing import Pace
 from gateway.registry import create_driver
 from gateway.senders.dicom import DicomSender
+from gateway.senders.instances import Objects, Preparer
 from gateway.senders.mllp import MllpSender
 from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
+from gateway.senders.stow import StowSender
 from gateway.sources.dicom import DicomSource as DicomListener
 from gateway.sources.link import CLOCK_STEP_S, DeviceLink
 from gateway.sources.mllp import MllpListener
@@ -91,13 +95,31 @@ def make_source(
     assert_never(source)
 
 
-def make_sender(destination: Destination, origins: Origins, spool: Spool, clock: Clock) -> Sender:
-    """Build a Sender for one lane of a Destination."""
+def make_pace(destination: Destination, clock: Clock) -> Pace:
+    """Build what the lanes of a Destination share."""
+    if isinstance(destination, DicomDestination | StowDestination):
+        return Pace(clock, bandwidth_max=destination.bandwidth_max, hours=destination.hours)
+    return Pace(clock)
+
+
+def make_sender(
+    destination: Destination,
+    origins: Origins,
+    spool: Objects,
+    clock: Clock,
+    *,
+    preparer: Preparer | None = None,
+    pace: Pace | None = None,
+) -> Sender:
+    """Build a Sender for one lane of a Destination; without a `preparer` Instances go as they lie."""
+    bandwidth = None if pace is None else pace.bandwidth
     match destination:
         case MllpDestination():
             return MllpSender(destination, origins)
         case MqttDestination():
             return MqttSender(destination, origins.gateway, origins, clock)
         case DicomDestination():
-            return DicomSender(destination, spool, clock)
+            return DicomSender(destination, spool, clock, preparer=preparer, bandwidth=bandwidth)
+        case StowDestination():
+            return StowSender(destination, spool, preparer=preparer, bandwidth=bandwidth)
     assert_never(destination)

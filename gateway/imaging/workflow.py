@@ -10,9 +10,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from gateway.alarms import Alarms
 from gateway.clock import Clock
 from gateway.config import Config, DicomDestination, DicomSource
-from gateway.dataset import Attributes
+from gateway.dataset import Attributes, text_at
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, CommitmentPolicy, CommitmentRequests
 from gateway.imaging.commitment_reports import CommitmentReports
+from gateway.imaging.committed import N_EVENT_REPORT_RQ, CommitmentAnswers, Committer
+from gateway.imaging.demographics import COMPARED
 from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
 from gateway.imaging.negotiation import Associated, Offer
 from gateway.imaging.service import Service
@@ -41,8 +43,9 @@ class Workflow:
         *,
         config: Callable[[], Config],
         owed: Callable[[Iterable[str]], None],
+        owed_again: Callable[[str], None],
     ) -> None:
-        """Take the parts; `owed` hears on the loop which Destinations have new Deliveries."""
+        """Take the parts; `owed` hears on the loop which Destinations have new Deliveries, `owed_again` old ones."""
         self._store = store
         self._config = config
         self._reports = CommitmentReports(store, spool, clock, alarms, policies=self._policy, archived=self._archived)
@@ -53,6 +56,9 @@ class Workflow:
             lambda source: intake.router.keywords(source),
         )
         self._requests = CommitmentRequests(self._keep, self._reports.wake)
+        self._clock = clock
+        self._alarms = alarms
+        self._answers = CommitmentAnswers(store, clock, alarms, self._archives, owed_again)
         self._studies = StudyWatch(
             store,
             clock,
@@ -72,7 +78,19 @@ class Workflow:
         if "commitment" in source.services:
             services[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
             associated[COMMITMENT_SOP_CLASS] = self._reports.associated
+        if self._archives():
+            services[N_EVENT_REPORT_RQ, COMMITMENT_SOP_CLASS] = self._answers
         return Offer(services=services, associated=associated)
+
+    def committer(self, destination: DicomDestination) -> Committer:
+        """Return what asks an archive to commit to what it was sent."""
+        return Committer(destination, self._store, self._clock, self._alarms, self._answers)
+
+    def demographics(self, header: Mapping[str, str]) -> dict[str, str] | None:
+        """Return what the worklist says of an Instance's patient, by keyword; None where it has no item."""
+        study, accession = header.get("StudyInstanceUID", ""), header.get("AccessionNumber", "")
+        item = self._find_item(ScheduledStep(study_instance_uid=study, accession_number=accession))
+        return None if item is None else {keyword: text_at(item, tag) for keyword, tag in COMPARED.items()}
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -86,6 +104,11 @@ class Workflow:
         """Return the worklist item that a step was scheduled as; in a worker thread."""
         return None
 
+    def _archives(self) -> list[DicomDestination]:
+        """Return the Destinations that are asked to commit."""
+        found = (each for each in self._config().destinations if isinstance(each, DicomDestination))
+        return [each for each in found if each.commitment]
+
     def _source(self, name: str) -> DicomSource | None:
         found = (each for each in self._config().sources if each.name == name)
         return next((each for each in found if isinstance(each, DicomSource)), None)
@@ -98,10 +121,9 @@ class Workflow:
         source = self._source(name)
         if source is None:
             return None
-        archives = (each for each in self._config().destinations if isinstance(each, DicomDestination))
         return CommitmentPolicy(
             archive=source.commitment == "archive",
-            archives=tuple(each.name for each in archives if each.commitment),
+            archives=tuple(each.name for each in self._archives()),
             timeout_s=source.commitment_timeout_hours * 3600.0,
             peers=source.peers,
         )

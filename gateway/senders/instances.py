@@ -1,8 +1,8 @@
 """Instances in a Sender's hand: what must be said of them, and the file that goes out.
 
 What goes out is the object as it lies in the Spool, or a file that a Preparer made of it: changed by a rule, or in
-another transfer syntax. Such a file is made when its turn has come and removed when it has gone, so that a lane never
-has more than one.
+another transfer syntax. Such a file is made when its turn has come and removed when it has gone, so that a lane has
+no more of them than it sends at once.
 """
 
 import asyncio

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,16 @@ def workflow(store: Store, tmp_path: Path, config: Config = CONFIG) -> Workflow:
     router = Router(config.routes, config.sources, config.destinations)
     intake = Intake(store, router, lambda: None, lambda owed: None)
     spool = Spool(tmp_path / "spool")
-    return Workflow(store, spool, intake, clock, Alarms(clock), config=lambda: config, owed=lambda names: None)
+    return Workflow(
+        store,
+        spool,
+        intake,
+        clock,
+        Alarms(clock),
+        config=lambda: config,
+        owed=lambda names: None,
+        owed_again=lambda name: None,
+    )
 
 
 def held(message: int) -> HeldInstance:
@@ -63,9 +73,11 @@ def test_a_source_offers_what_it_is_configured_for(store: Store, tmp_path: Path)
         (0x0140, MPPS_SOP_CLASS),
         (0x0120, MPPS_SOP_CLASS),
         (0x0130, COMMITMENT_SOP_CLASS),
+        (0x0100, COMMITMENT_SOP_CLASS),
     }
     assert set(made.offer(SOURCE).associated) == {COMMITMENT_SOP_CLASS}
-    assert made.offer(plain) == Offer()
+    assert set(made.offer(plain).services) == {(0x0100, COMMITMENT_SOP_CLASS)}
+    assert workflow(store, tmp_path, replace(CONFIG, destinations=(OTHER,))).offer(plain) == Offer()
     assert set(made.tasks) == {"studies", "commitment"}
 
 
