@@ -8,6 +8,8 @@ from gateway.cli.client import AgentNotRunning, call
 from gateway.cli.output import add_json, clean, duration, print_json, print_table, size
 from gateway.cli.settings import read_config, read_data_dir
 
+SHORT_S = 60.0  # a clock's offset below it is told with tenths
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
@@ -95,8 +97,15 @@ def _told(source: dict[str, Any]) -> Iterator[str]:
     if source.get("port"):
         yield f"on {source['port']}"
     if (offset_s := source.get("device_clock_offset_s")) is not None:
-        yield f"device clock {offset_s:+.1f} s"
+        yield f"device clock {_offset(offset_s)}"
     if (line := source.get("line")) is not None:
         yield f"lines {' '.join(line['lines']) or 'none'} up"
         counted = {name: line[name] for name in ("framing_errors", "parity_errors", "overruns", "breaks")}
         yield from (f"{name.replace('_', ' ')} {count}" for name, count in counted.items() if count)
+
+
+def _offset(offset_s: float) -> str:
+    """Return how far a clock is off in words: `0.4 s behind`, `1 h 0 min ahead`."""
+    size_s = abs(offset_s)
+    told = f"{size_s:.1f} s" if size_s < SHORT_S else duration(size_s)
+    return f"{told} {'ahead' if offset_s >= 0 else 'behind'}"

@@ -50,7 +50,8 @@ def learn(known: Birth | None, origin: Origin, result: Result) -> Birth:
     Raises ContentError when the Result holds a containment path that is none.
     """
     rows = {row.sub: row for row in known.levels} if known is not None else {}
-    rows |= {row.sub: row for row in levels(result)}
+    named = {row.sub for row in result.containment}
+    rows |= {row.sub: row for row in levels(result) if row.sub in named or row.sub not in rows}  # none becomes generic
     return Birth(
         origin=origin,
         identity=_known_identity(known.identity if known is not None else DeviceIdentity(), result.device),

@@ -58,3 +58,11 @@ def test_what_is_announced_is_bounded() -> None:
     seen = tuple(Observation(key="spo2", sub=f"1.0.0.{n}", value="x") for n in range(METRICS_MAX + 5))
 
     assert len(learn(None, ORIGIN, Result(observations=seen)).metrics) == METRICS_MAX
+
+
+def test_a_result_without_device_rows_makes_no_named_system_generic() -> None:
+    known = learn(None, ORIGIN, OXIMETER)
+    alone = Result(observations=OXIMETER.observations[:1])
+
+    assert learn(known, ORIGIN, alone) == known
+    assert learn(learn(None, ORIGIN, alone), ORIGIN, OXIMETER).levels == known.levels
