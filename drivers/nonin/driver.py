@@ -24,7 +24,8 @@ class Nonin:
     """Settings of a Nonin source.
 
     `format` is what the Device sends; `auto` finds out by listening. `values` chooses in formats 2 and 7 between the
-    values for display and charting and the four-beat averages meant for alarms. `transmit` allows the format select
+    values for display and charting and the four-beat averages meant for alarms. `wave` publishes their pleth wave, 75
+    samples a second. `transmit` allows the format select
     command to be sent; it needs a binary format to be named.
     """
 
@@ -45,6 +46,7 @@ class Nonin:
 
     format: Format = "auto"
     values: ValueChoice = "display"
+    wave: bool = False
     transmit: bool = False
 
     def __post_init__(self) -> None:
@@ -61,11 +63,12 @@ class Nonin:
         match name:
             case "2":
                 return FrameSession(
-                    PacketFormat(compressed=True, choice=self.values), select=0x02 if selected else None
+                    PacketFormat(compressed=True, choice=self.values, wave=self.wave), select=0x02 if selected else None
                 )
             case "7":
                 return FrameSession(
-                    PacketFormat(compressed=False, choice=self.values), select=0x07 if selected else None
+                    PacketFormat(compressed=False, choice=self.values, wave=self.wave),
+                    select=0x07 if selected else None,
                 )
             case "8":
                 return FrameSession(VitalFormat(), select=0x08 if selected else None)

@@ -1,17 +1,22 @@
 """Data formats 2 and 7: 75 frames of 5 bytes a second, 25 frames a packet, each number in its place of the packet.
 
 A frame is found by its fixed bits and its checksum, two in a row to get into step; a packet's first frame carries
-SYNC. A packet that lost a frame is dropped whole. Three packets, one second, make one Reading; the pleth wave stays
-in its raw bytes.
+SYNC. A packet that lost a frame is dropped whole. Three packets, one second, make one Reading; the pleth wave goes
+along where it is asked for.
 """
 
+from dataclasses import replace
+from decimal import Decimal
+
 from drivers.nonin.values import States, ValueChoice, result_of
-from gateway.model import Reading, Result
+from gateway.driver import observe_wave
+from gateway.model import Reading, Result, Wave
 from gateway.protocols.border import reading_of
 
 FRAME_BYTES = 5
 PACKET_FRAMES = 25
 PACKETS_A_READING = 3
+SAMPLE_PERIOD_S = Decimal("0.0133333333")  # 75 a second
 _PACKET_BYTES = FRAME_BYTES * PACKET_FRAMES
 
 _SYNC, _SENSOR_ALARM, _OUT_OF_TRACK, _ARTIFACT, _DISCONNECTED = 0x01, 0x08, 0x10, 0x20, 0x40
@@ -37,11 +42,13 @@ def _may_begin(first: int, compressed: bool) -> bool:
 class PacketFormat:
     """Formats 2 and 7 of one Device: collects frames to packets and packets to Readings."""
 
-    def __init__(self, *, compressed: bool, choice: ValueChoice) -> None:
+    def __init__(self, *, compressed: bool, choice: ValueChoice, wave: bool = False) -> None:
         self.name = "2" if compressed else "7"
         self._compressed = compressed
         self._status_at = 1 if compressed else 0
         self._choice = choice
+        self._wave = wave
+        self._gap = False
         self._packet = bytearray()
         self._second = bytearray()
 
@@ -63,6 +70,7 @@ class PacketFormat:
         if synchronous or self._packet:
             self._packet += unit
         if lost:
+            self._gap = True
             return [Reading(raw=lost, fault=f"a packet of format {self.name} lost frames")]
         if len(self._packet) < _PACKET_BYTES:
             return []
@@ -82,7 +90,17 @@ class PacketFormat:
         pulse = (floats[pulse_at] & 0x03) * 128 + (floats[pulse_at + 1] & 0x7F)
         revision = floats[_REVISION]
         states = _states(status, floats[_STATUS_2])
-        return (result_of(pulse, floats[spo2_at], states, software=str(revision) if revision else None),)
+        result = result_of(pulse, floats[spo2_at], states, software=str(revision) if revision else None)
+        return (replace(result, waves=(self._pleth(raw),)) if self._wave else result,)
+
+    def _pleth(self, raw: bytes) -> Wave:
+        """Return the 75 samples of a second: 8 bit in format 2, 16 bit in format 7, in no unit."""
+        if self._compressed:
+            samples = tuple(raw[2::FRAME_BYTES])
+        else:
+            samples = tuple(high << 8 | low for high, low in zip(raw[1::FRAME_BYTES], raw[2::FRAME_BYTES], strict=True))
+        gap, self._gap = self._gap, False
+        return observe_wave("pleth_wave", samples, sub="1.1.1.3", period_s=SAMPLE_PERIOD_S, gap=gap)
 
 
 def _states(status: bytes, status_2: int) -> States:
