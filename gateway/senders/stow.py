@@ -3,7 +3,8 @@
 The body is streamed from the files, so memory does not grow with the objects. The answer says of each Instance whether
 it was stored (10.5.3, annex F): in the Referenced or in the Failed SOP Sequence, with the reasons of C-STORE.
 
-    200, 202, 409 with a body   by Instance; one that a 200 does not name is stored
+    200, 202, 409 with a body   by Instance; one that it does not name is not stored: a 200 alone is no promise (an
+                                Orthanc answers it to parts that it could not read). 200 without a body: stored
     400, 413, 415, 500 ...      of several: each is tried alone; of one: refused, or later a limited number of times
     401, 403, 404               later: it is the configuration that is wrong, not the Instance
     408, 429, 502, 503, 504     later, when the archive says
@@ -13,6 +14,7 @@ import asyncio
 import base64
 import json
 import logging
+import os
 import ssl
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
@@ -161,14 +163,14 @@ class StowSender:
             self._raise_for(response)
             return receipts, response.status
         answer = read_answer(response.body)
-        if answer is None and response.status != 200:
+        if answer is None and (response.status != 200 or response.body.strip()):
             return receipts, response.status
         return receipts + [_receipt(each, answer, response.status) for each in ready], None
 
     async def _body(self, instances: Sequence[Instance], boundary: str) -> AsyncIterator[bytes]:
         """Yield the parts; files are read in a thread, and no faster than the Destination's bandwidth."""
         for instance in instances:
-            yield _part_head(instance, boundary)
+            yield _part_head(boundary)
             with await asyncio.to_thread(instance.path.open, "rb") as file:
                 while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
                     if self._bandwidth is not None:
@@ -264,11 +266,9 @@ def _by_bytes(instances: list[Instance]) -> Iterator[list[Instance]]:
 
 
 def _receipt(instance: Instance, answer: StoreAnswer | None, http_status: int) -> Receipt:
-    """Return what became of one Instance; a 200 says of what it does not name that it is stored."""
+    """Return what became of one Instance; without an answer all were stored."""
     uid = instance.sop_instance_uid
-    status = 0 if http_status == 200 else PROCESSING_FAILURE
-    if answer is not None:
-        status = answer.failed.get(uid, answer.stored.get(uid, status))
+    status = 0 if answer is None else answer.failed.get(uid, answer.stored.get(uid, PROCESSING_FAILURE))
     verdict, reason = verdict_of(status)
     if reason is not None:
         _log.warning("instance.answered delivery=%d status=%04X", instance.delivery_id, status)
@@ -297,14 +297,13 @@ def _retries_last(receipts: list[Receipt]) -> list[Receipt]:
     return [*settled, last]
 
 
-def _part_head(instance: Instance, boundary: str) -> bytes:
-    syntax = instance.transfer_syntax
-    return f"--{boundary}\r\nContent-Type: application/dicom; transfer-syntax={syntax}\r\n\r\n".encode()
+def _part_head(boundary: str) -> bytes:
+    return f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()  # the file names its syntax itself
 
 
 def _length(instances: Sequence[Instance], boundary: str) -> int:
     """Return how long the body is, so that no server needs to take chunks."""
-    parts = (len(_part_head(each, boundary)) + each.dataset_offset + each.size + 2 for each in instances)
+    parts = (len(_part_head(boundary)) + each.dataset_offset + each.size + 2 for each in instances)
     return sum(parts) + len(boundary) + 6
 
 
@@ -343,8 +342,9 @@ def _words(error: httpx.HTTPError) -> str:
     """Return why, without the address and what was sent."""
     cause: BaseException | None = error
     while cause is not None:
-        reason = getattr(cause, "reason", None) or getattr(cause, "strerror", None)
-        if isinstance(reason, str) and reason:
-            return reason
+        if isinstance(cause, ssl.SSLError):
+            return cause.reason or "TLS failed"
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno).lower()
         cause = cause.__cause__ or cause.__context__
     return type(error).__name__
