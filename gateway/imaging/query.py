@@ -75,6 +75,16 @@ def root_of(sop_class_uid: str) -> Root:
     raise ContentError("not a Query/Retrieve SOP Class")
 
 
+def is_query(sop_class_uid: str) -> bool:
+    """Tell whether a SOP Class is one of Query/Retrieve's."""
+    return any(sop_class_uid in (root.find, root.move, root.get) for root in Root)
+
+
+def relational(proposed: bytes) -> bytes:
+    """Answer extended negotiation (PS3.4, C.5.1.1): relational queries where they are asked for, nothing else."""
+    return bytes(int(place == 0 and asked == 1) for place, asked in enumerate(proposed[:4]))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
     """A checked identifier: its level, and what its unique keys say for the index."""

@@ -15,8 +15,13 @@ from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, Commit
 from gateway.imaging.commitment_reports import CommitmentReports
 from gateway.imaging.committed import N_EVENT_REPORT_RQ, CommitmentAnswers, Committer
 from gateway.imaging.demographics import COMPARED
+from gateway.imaging.finding import Finding
+from gateway.imaging.holdings import Holdings
+from gateway.imaging.move_destinations import MoveDestinations, named_in
 from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
-from gateway.imaging.negotiation import Associated, Offer
+from gateway.imaging.negotiation import Associated, Extend, Offer
+from gateway.imaging.query import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, Root, is_query, relational
+from gateway.imaging.retrieving import Getting, Moving, Retrieving
 from gateway.imaging.service import Service
 from gateway.imaging.studies import StudyWatch
 from gateway.intake import Intake
@@ -56,6 +61,9 @@ class Workflow:
             lambda source: intake.router.keywords(source),
         )
         self._requests = CommitmentRequests(self._keep, self._reports.wake)
+        self._holdings = Holdings(store, spool)
+        self._finding = Finding(store, self._holdings)
+        self._retrieving = Retrieving(store, self._holdings, spool)
         self._clock = clock
         self._alarms = alarms
         self._answers = CommitmentAnswers(store, clock, alarms, self._archives, owed_again)
@@ -78,9 +86,13 @@ class Workflow:
         if "commitment" in source.services:
             services[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
             associated[COMMITMENT_SOP_CLASS] = self._reports.associated
+        extended: dict[str, Extend] = {}
+        if "query" in source.services:
+            services |= self._query(source)
+            extended = {uid: relational for _, uid in services if is_query(uid)}
         if self._archives():
             services[N_EVENT_REPORT_RQ, COMMITMENT_SOP_CLASS] = self._answers
-        return Offer(services=services, associated=associated)
+        return Offer(services=services, extended=extended, associated=associated)
 
     def committer(self, destination: DicomDestination) -> Committer:
         """Return what asks an archive to commit to what it was sent."""
@@ -95,7 +107,20 @@ class Workflow:
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
         """Return what runs as long as the agent does, by name."""
-        return {"studies": self._studies.run, "commitment": self._reports.run}
+        return {"studies": self._studies.run, "commitment": self._reports.run, "holdings": self._holdings.run}
+
+    def _query(self, source: DicomSource) -> dict[tuple[int, str], Service]:
+        """Return Query/Retrieve over what the box holds, in both information models."""
+        dial = MoveDestinations(named_in(source, self._config().destinations), self._clock)
+        moving, getting = Moving(self._retrieving, dial), Getting(self._retrieving)
+        services: dict[tuple[int, str], Service] = {}
+        for root in Root:
+            services |= {
+                (C_FIND_RQ, root.find): self._finding,
+                (C_MOVE_RQ, root.move): moving,
+                (C_GET_RQ, root.get): getting,
+            }
+        return services
 
     async def _keep(self, new: NewCommitment) -> bool:
         return await asyncio.wrap_future(self._store.call(lambda c: keep_commitment(c, new)))
