@@ -26,6 +26,7 @@ SPARSE_S = 3.3  # ... where bytes came at another setting: some Devices call eve
 LISTEN_S = 2.2  # at one setting with bytes that look like nothing
 LISTEN_LONG_S = 5.5  # with bytes that look like text, or are few: a line every two seconds, the first of them cut
 FEW_BYTES = 100
+GARBLED_S = 0.8  # where the port counts errors, the settings are wrong
 LISTEN_ONLY_S = 8.0  # where there is only one setting to listen at
 ASK_S_MIN, ASK_SILENT_S_MAX = 0.8, 1.4  # without an answer
 ASK_S_MAX = 6.0  # with one
@@ -58,9 +59,12 @@ async def probe(
 ) -> Report:
     """Find out which of the drivers reads what stands at a port. Raises LinkError when it cannot be opened."""
     search = _Search(port, tuple(drivers), clock, opener, budget_s)
-    findings = await search.listen(may_ask=active)
-    if not findings and active:
-        findings = await search.ask()
+    try:
+        findings = await search.listen(may_ask=active)
+        if not findings and active:
+            findings = await search.ask()
+    finally:
+        await search.close()
     best = findings[0] if findings else None
     abouts = [driver.about for driver in search.drivers]
     return Report(
@@ -84,6 +88,8 @@ class _Search:
         self._clock = clock
         self._opener = opener
         self._until = self.began + budget_s
+        self._stream: Stream | None = None
+        self._line: LineSettings | None = None
 
     def left_s(self) -> float:
         return self._until - self._clock.monotonic()
@@ -135,12 +141,25 @@ class _Search:
     def _asking_s(self) -> float:
         return min(len(self._tries()) * ASK_SILENT_S_MAX + ASK_S_MAX, (self._until - self.began) * 0.6)
 
-    async def _stay(self, line: LineSettings, judges: Sequence[Judge], patience: "_Patience") -> Heard:
+    async def close(self) -> None:
+        """Let go of the port."""
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            await stream.close()
+
+    async def _open(self, line: LineSettings) -> Stream:
+        """Return the port at these settings; it stays open while they stay the same, so that no answer is missed."""
+        if self._stream is None or self._line != line:
+            await self.close()
+            self._stream, self._line = await self._opener(self.port, line), line
+        return self._stream
+
+    async def _stay(self, line: LineSettings, judges: Sequence[Judge], patience: "_Patience") -> None:
         """Stay at one setting until somebody is recognised or patience ends."""
-        stream = await self._opener(self.port, line)
+        stream = await self._open(line)
         heard = Heard(line=line)
         self.heard.append(heard)
-        began = self._clock.monotonic()
+        began, errors_before = self._clock.monotonic(), _errors(stream)
         identity_until: float | None = None
         try:
             while (now := self._clock.monotonic()) < patience.until(began, heard) or identity_until is not None:
@@ -149,14 +168,13 @@ class _Search:
                 if identity_until is not None and (now >= identity_until or _is_named(judges)):
                     break
                 await self._step(stream, judges, heard)
+                heard.errors = _errors(stream) - errors_before
             if isinstance(stream, Metered):
                 heard.state = stream.line_state()
         except LinkError as error:
             heard.ended = str(error)
-        finally:
-            await stream.close()
+            await self.close()
         heard.seconds = round(self._clock.monotonic() - began, 1)
-        return heard
 
     async def _step(self, stream: Stream, judges: Sequence[Judge], heard: Heard) -> None:
         for judge in judges:
@@ -189,9 +207,17 @@ class _Patience:
     def until(self, began: float, heard: Heard) -> float:
         if not heard.size:
             return min(self.end, began + self.silent_s)
+        if heard.is_garbled:
+            return min(self.end, began + GARBLED_S)
         promising = heard.looks_like_text or heard.size < FEW_BYTES
         long_s = LISTEN_ONLY_S if self.only else LISTEN_LONG_S if promising else LISTEN_S
         return min(self.end, began + max(long_s, self.silent_s if self.only else 0.0))
+
+
+def _errors(stream: Stream) -> int:
+    """Return the framing and parity errors that a port has ever counted, 0 where it counts none."""
+    state = stream.line_state() if isinstance(stream, Metered) else None
+    return 0 if state is None else (state.framing_errors or 0) + (state.parity_errors or 0)
 
 
 def _ranked(judges: Iterable[Judge]) -> list[Finding]:

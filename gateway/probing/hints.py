@@ -8,6 +8,7 @@ from gateway.status import LineState
 
 SAMPLE_BYTES_MAX = 48
 TEXT_SHARE_MIN = 0.75  # of noise it is 0.4
+GARBLED_ERRORS_MIN, GARBLED_BYTES_AN_ERROR = 3, 20
 _PRINTABLE = frozenset({*range(0x20, 0x7F), 0x09, 0x0A, 0x0D})
 
 
@@ -20,6 +21,7 @@ class Heard:
     printable: int = 0
     sample: bytes = b""
     seconds: float = 0.0
+    errors: int = 0  # framing and parity errors meanwhile
     state: LineState | None = field(default=None)
     ended: str | None = None
 
@@ -28,6 +30,11 @@ class Heard:
         self.size += len(data)
         self.printable += sum(byte in _PRINTABLE for byte in data)
         self.sample += data[: SAMPLE_BYTES_MAX - len(self.sample)]
+
+    @property
+    def is_garbled(self) -> bool:
+        """Tell whether the port has counted so many errors that the line settings must be wrong."""
+        return self.errors > max(GARBLED_ERRORS_MIN, self.size // GARBLED_BYTES_AN_ERROR)
 
     @property
     def looks_like_text(self) -> bool:
@@ -71,7 +78,7 @@ def _of_bytes(heard: Sequence[Heard], drivers: int, *, lined: bool) -> list[str]
     if best.looks_like_text:
         told.append("they look like text" + (f"{at}, so the settings are probably right" if lined else ""))
         told[-1] += "; the device, or its output mode, is one that no driver knows: the driver `line` can be told of it"
-    elif any(one.state and (one.state.framing_errors or one.state.parity_errors) for one in heard):
+    elif any(one.is_garbled for one in heard):
         told.append("the port counts framing or parity errors: looks like a wrong baud rate or parity")
     else:
         told.append(

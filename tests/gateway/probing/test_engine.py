@@ -22,6 +22,7 @@ from gateway.errors import LinkError
 from gateway.net.stream import Inbox
 from gateway.probing import Report, engine, probe, stanza_of
 from gateway.registry import create_driver, installed_drivers
+from gateway.status import LineState
 from gateway.typed import build
 
 HOUSE = Path(__file__).parents[3]
@@ -46,7 +47,9 @@ def simulated_drivers() -> list[str]:
 
 def has_pty(name: str) -> bool:
     module = HOUSE / "simulators" / f"{name.replace('-', '_')}.py"
-    return module.exists() and any(word in module.read_text("utf-8") for word in ("--pty", "bedside", "ward", "answering"))
+    return module.exists() and any(
+        word in module.read_text("utf-8") for word in ("--pty", "bedside", "ward", "answering")
+    )
 
 
 @asynccontextmanager
@@ -220,13 +223,22 @@ class Line:
 
 
 class LineStream:
+    """A port that counts an error for each second byte that is no text."""
+
     def __init__(self, data: bytes) -> None:
-        self.peer = "line"
+        self.peer = self.device = "line"
+        self._errors = 100  # of another day
+        self._garbled = not data.isascii()
         self._inbox = Inbox()
         self._inbox.feed(data)
 
     async def read(self) -> bytes:
-        return await self._inbox.take()
+        data = await self._inbox.take()
+        self._errors += len(data) // 2 if self._garbled else 0
+        return data
+
+    def line_state(self) -> LineState:
+        return LineState(lines=("CTS",), framing_errors=self._errors)
 
     async def write(self, data: bytes) -> None: ...
 
@@ -234,7 +246,7 @@ class LineStream:
 
 
 async def test_line_settings_are_swept_until_a_driver_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "LISTEN_S", 0.2)
+    monkeypatch.setattr(engine, "GARBLED_S", 0.2)
     monkeypatch.setattr(engine, "IDENTITY_S", 0.1)
     drivers = [driver for name, driver in DRIVERS.items() if name in ("masimo", "datex-s5")]
     right = next(driver for driver in drivers if driver.about.name == "datex-s5").about.line
@@ -247,6 +259,17 @@ async def test_line_settings_are_swept_until_a_driver_reads(monkeypatch: pytest.
     assert line.opened[-1] == right
     stanza = stanza_of(report.finding, report.port, masimo(drivers))
     assert 'line = { baud = 19200, parity = "even"' in stanza
+
+
+async def test_a_line_of_which_no_setting_is_right_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "GARBLED_S", 0.2)
+    line = Line(LineSettings(baud=57))
+    report = await probe("/dev/ttyS99", [DRIVERS["masimo"], DRIVERS["datex-s5"]], SystemClock(), opener=line.open)
+
+    assert report.finding is None
+    assert len(line.opened) == 3
+    assert any("framing or parity errors: looks like a wrong baud rate" in hint for hint in report.hints)
+    assert report.seconds < 3
 
 
 def masimo(drivers: list[type[Driver]]) -> type[Driver]:
