@@ -80,6 +80,7 @@ class App:
             full=self.space.free_reserve,
             repeat_window=window,
         )
+        await asyncio.to_thread(self.store.prepare)
         self.spool = Spool(folder / "spool")
         await asyncio.to_thread(self.spool.open, self._is_named)
         self._executor = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="outbox-reader")

@@ -17,7 +17,8 @@ from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import Header, read_header
 from gateway.spool import Draft, Spool
 
-BLOCK_BYTES = 256 << 10
+BLOCK_BYTES = 1 << 20
+WRITE_BYTES = 256 << 10  # written at a time
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +50,7 @@ class ObjectSink:
         self._keywords = keywords
         self._hash = hashlib.sha256()
         self._fill = len(prefix)
+        self._written = 0  # of the block
         self._unhashed = len(prefix)  # where the data set begins in this block
         self._size = 0
         self._draft: Draft | None = None
@@ -69,17 +71,20 @@ class ObjectSink:
     def wrote(self, count: int) -> None:
         """Take notice of payload; a full block goes to the disk. Never raises: what fails is in `refused`."""
         self._fill += count
+        if self._fill - self._written >= WRITE_BYTES:
+            self._write()
         if self._fill == BLOCK_BYTES:
             if self._size == 0:
                 self._header = self._early_header()
-            self._write()
+            self._turn()
 
     def finish(self) -> Received | None:
         """Take what came as whole. None when it is refused."""
-        header, fault = self._header, None
-        if header is None and self._size == 0 and self._draft is not None:
-            header, fault = self._read_header(io.BytesIO(self._block[: self._fill]))
         self._write()
+        header, fault = self._header, None
+        if self._draft is not None and self._size == 0 and header is None:
+            header, fault = self._read_header(io.BytesIO(self._block[: self._fill]))
+        self._turn()
         draft = self._draft
         if draft is None:
             return None
@@ -102,18 +107,21 @@ class ObjectSink:
             self._spool.discard(draft)
 
     def _write(self) -> None:
-        """Hash and write what is in the block, and begin it anew."""
-        part = self._block[: self._fill]
+        """Write what is new in the block."""
         if self._draft is not None:
             try:
-                self._draft.write(part)
+                self._draft.write(self._block[self._written : self._fill])
             except OSError as error:
                 self.refused = f"writing: {error.strerror}"
                 self.discard()
-            else:
-                self._hash.update(part[self._unhashed :])
+        self._written = self._fill
+
+    def _turn(self) -> None:
+        """Hash what is in the block, while the disk works on it, and begin it anew."""
+        if self._draft is not None:
+            self._hash.update(self._block[self._unhashed : self._fill])
         self._size += self._fill
-        self._fill = self._unhashed = 0
+        self._fill = self._written = self._unhashed = 0
 
     def _early_header(self) -> Header | None:
         """Read the header from the first block; None when that does not surely hold all of it."""

@@ -17,7 +17,7 @@ from gateway.errors import StoreError
 from gateway.model import Accepted, DeliveryState, Incoming, Receipt
 from gateway.store import reading
 from gateway.store.archive import Reports
-from gateway.store.connection import WAL_BYTES_KEPT, open_reader
+from gateway.store.connection import WAL_BYTES_KEPT, lengthen_log, open_reader
 from gateway.store.keeping import Keep, Keeping
 from gateway.store.ledger import Ledger
 from gateway.store.outbox import Acts, Settle, Settling
@@ -135,6 +135,11 @@ class Store:
     def call(self, work: Callable[[apsw.Connection], _T]) -> "Future[_T]":
         """Run a function of the writer's connection; see `Writer.call`."""
         return self.writer.call(work)
+
+    def prepare(self) -> None:
+        """Lengthen the log ahead of need; blocks, not for the loop. A full disk is no fault here."""
+        with suppress(OSError):
+            self.call(lambda _: lengthen_log(self.path)).result(CALL_TIMEOUT_S)
 
     def close(self) -> None:
         """Write what is queued and close in order; after a failure of the disk the next start checks the file."""
