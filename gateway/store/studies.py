@@ -15,7 +15,7 @@ from gateway.clock import from_micros, to_micros
 from gateway.store.indexing import FIND
 
 MARK = "followed"
-FOLLOW_ROWS_MAX = 5_000  # Messages looked at in one piece
+FOLLOW_ROWS_MAX = 2_000  # Messages looked at in one piece
 OPEN_MAX = 1_000  # studies looked at in one round
 OWE_ROWS_MAX = 200  # Messages made owed in one piece
 REMOVED_MAX = 1_000
@@ -93,21 +93,28 @@ def follow(
 
     A complete study to which something is added is open again.
     """
+    studies: dict[tuple[str, int], list[NewInstance]] = {}
     for each in instances:
-        study = each.headers.get("StudyInstanceUID")
-        if not study:
-            continue
-        at = to_micros(each.received_at)
-        connection.execute(
-            "INSERT INTO study_progress (uid, source, accession, instances, first_at, last_at, last_message)"
-            " VALUES (?, ?, ?, 1, ?, ?, ?) ON CONFLICT (uid, source) DO UPDATE SET instances = instances + 1,"
-            " last_at = max(last_at, excluded.last_at), last_message = excluded.last_message, completed_at = NULL,"
-            " cause = NULL, accession = iif(accession = '', excluded.accession, accession)",
-            (study, each.source_id, each.headers.get("AccessionNumber", ""), at, at, each.message_id),
-        )
-    for (source, study), keywords in disagreements.items():
-        _disagree(connection, source, study, keywords)
+        if study := each.headers.get("StudyInstanceUID"):
+            studies.setdefault((study, each.source_id), []).append(each)
+    for (study, source), news in studies.items():
+        _grow(connection, study, source, news)
+    for (name, study), keywords in disagreements.items():
+        _disagree(connection, name, study, keywords)
     connection.execute("INSERT OR REPLACE INTO about (name, value) VALUES (?, ?)", (MARK, str(until)))
+
+
+def _grow(connection: apsw.Connection, study: str, source: int, news: Sequence[NewInstance]) -> None:
+    times = [to_micros(each.received_at) for each in news]
+    accession = next((text for each in news if (text := each.headers.get("AccessionNumber"))), "")
+    connection.execute(
+        "INSERT INTO study_progress (uid, source, accession, instances, first_at, last_at, last_message)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (uid, source) DO UPDATE SET"
+        " instances = instances + excluded.instances, last_at = max(last_at, excluded.last_at),"
+        " last_message = excluded.last_message, completed_at = NULL, cause = NULL,"
+        " accession = iif(accession = '', excluded.accession, accession)",
+        (study, source, accession, len(news), min(times), max(times), news[-1].message_id),
+    )
 
 
 def open_studies(connection: apsw.Connection) -> list[StudyProgress]:
