@@ -5,7 +5,6 @@ Nothing is said to the device without `--active`, and then only what the protoco
 
 import argparse
 import asyncio
-import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,7 +36,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Print what was found; 0 when a device was recognised, else 1. Raises GatewayError for a missing port."""
     drivers = _drivers(arguments.driver)
-    logging.getLogger("gateway").setLevel(logging.ERROR)
     if not arguments.json:
         print(f"listening at {arguments.port}{_real_name(arguments.port)} ...", flush=True)
     report = asyncio.run(probe(arguments.port, drivers.values(), SystemClock(), active=arguments.active))
