@@ -81,6 +81,11 @@ def device_code(refid: str) -> int:
     return _devices()[refid]
 
 
+def device_refid(code: int) -> str | None:
+    """Return the reference id of a device, VMD or channel code; None if unknown."""
+    return _device_refids().get(code)
+
+
 @cache
 def _terms() -> dict[str, Term]:
     return {row["key"]: _term_of(row) for row in _rows("vitals.csv")}
@@ -104,6 +109,11 @@ def _terms_by_code() -> dict[int, Term]:
 @cache
 def _units_by_code() -> dict[int, Unit]:
     return {found.code: found for found in _units().values()}
+
+
+@cache
+def _device_refids() -> dict[int, str]:
+    return {code: refid for refid, code in _devices().items()}
 
 
 @cache

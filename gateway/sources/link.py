@@ -12,19 +12,16 @@ import contextlib
 import logging
 import random
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from hashlib import sha256
 
 from gateway.clock import Clock
 from gateway.config import DeviceSource, Line
 from gateway.driver import Driver, LineSettings, Parting, Session
 from gateway.errors import LinkError
-from gateway.model import Incoming, Kind, Reading, Result
+from gateway.model import Reading
 from gateway.net.opening import open_stream
 from gateway.net.stream import Metered, Stream
 from gateway.sources.backlog import Accepting, Backlog, Held
-from gateway.sources.device_clock import DeviceClock
-from gateway.sources.episodes import Episodes
+from gateway.sources.incomings import Incomings
 from gateway.status import LinkState, SourceStatus
 from gateway.tap import Direction, Tap
 
@@ -62,13 +59,9 @@ class DeviceLink:
         self._line = line_of(settings.line, driver.about.line)
         self._silence_s = driver.about.silence_s if settings.quiet_s is None else settings.quiet_s
         self._backlog = Backlog(intake, clock, status, repeats=driver.about.acknowledges)
-        self._episodes = Episodes(settings.name)
-        self._device_clock = DeviceClock(settings.name, clock_step_s)
+        self._incomings = Incomings(settings.bed, settings.device_id, clock, status, clock_step_s=clock_step_s)
         self._heard_at = 0.0
         self._pause_s = REOPEN_S_MIN
-        self._headers = {
-            name: value for name, value in (("bed", settings.bed), ("device_id", settings.device_id)) if value
-        }
 
     async def run(self) -> None:
         """Listen until cancelled; what was read by then is still brought to disk."""
@@ -171,7 +164,7 @@ class DeviceLink:
 
     async def _bring(self, talk: "_Talk", readings: list[Reading]) -> None:
         for reading in readings:
-            incomings = self._incomings(reading, talk.stream.peer)
+            incomings = self._incomings.of(reading, talk.stream.peer)
             await self._backlog.put(Held(incomings=incomings, settled=self._settler(talk)))
 
     def _settler(self, talk: "_Talk") -> Callable[[bool], Awaitable[None]]:
@@ -184,50 +177,6 @@ class DeviceLink:
                     await talk.say()
 
         return settled
-
-    def _incomings(self, reading: Reading, peer: str) -> tuple[Incoming, ...]:
-        now, digest, name = self._clock.now(), sha256(reading.raw).digest(), self._settings.name
-        results = [self._followed(result, now) for result in reading.results]
-        if reading.fault is not None:
-            self._status.saw_error(f"unreadable: {reading.fault}", now)
-            return (
-                Incoming(
-                    source=name,
-                    kind=Kind.UNREADABLE,
-                    received_at=now,
-                    size=len(reading.raw),
-                    digest=digest,
-                    peer=peer,
-                    identifier=reading.identifier,
-                    raw=reading.raw,
-                    lane_key=name,
-                    quarantined=reading.fault,
-                ),
-            )
-        return tuple(
-            Incoming(
-                source=name,
-                kind=Kind.OBSERVATIONS,
-                received_at=now,
-                size=len(reading.raw),
-                digest=digest,
-                peer=peer,
-                identifier=_identifier(reading, number),
-                observed_at=result.observed_at,
-                raw=reading.raw,
-                result=result,
-                headers=self._headers,
-                terms=(result.patient_id,) if result.patient_id else (),
-                lane_key=name,
-            )
-            for number, result in enumerate(results, 1)
-        )
-
-    def _followed(self, result: Result, now: datetime) -> Result:
-        """Return a Result with the episodes of its alarms, and take notice of the Device's clock."""
-        self._device_clock.compare(result, now)
-        self._status.device_clock_offset_s = self._device_clock.offset_s
-        return self._episodes.follow(result, now, self._clock.monotonic())
 
     def _heed(self, notice: str | None) -> None:
         """Tell a person, at its edges, why nothing of a Device is published although it talks."""
@@ -289,12 +238,6 @@ def line_of(asked: Line, default: LineSettings) -> LineSettings:
         stop_bits=default.stop_bits if asked.stop_bits is None else asked.stop_bits,
         flow=default.flow if asked.flow is None else asked.flow,
     )
-
-
-def _identifier(reading: Reading, number: int) -> str | None:
-    if reading.identifier is None or len(reading.results) == 1:
-        return reading.identifier
-    return f"{reading.identifier}/{number}"  # the Results of one Reading are no repeats of each other
 
 
 async def _stop(task: asyncio.Task[None]) -> None:
