@@ -134,6 +134,16 @@ _COMMANDS = {
         "gateway replay bed-12.rec --driver nonin --option format=7",
         "add_arguments",
     ),
+    "send": _Command(
+        "forward",
+        "send",
+        "DICOM files to a destination, at once",
+        "gateway send study/ --to pacs",
+        "add_send_arguments",
+    ),
+    "echo": _Command(
+        "forward", "echo", "does a destination or a DICOM peer answer?", "gateway echo pacs", "add_echo_arguments"
+    ),
     "backup": _Command(
         "backup",
         "backup",

@@ -30,7 +30,7 @@ from gateway.imaging.rules import Rule, read_rule
 from gateway.model import Message, Parcel
 from gateway.routing import Router
 from gateway.secrets import resolve_secret
-from gateway.spool import Spool
+from gateway.senders.instances import Objects
 
 _log = logging.getLogger("gateway.imaging")
 
@@ -76,7 +76,7 @@ class Rewriter:
     def __init__(
         self,
         rules: Callable[[], Rules],
-        spool: Spool,
+        spool: Objects,
         *,
         demographics: Demographics | None = None,
         system: str = "gateway",

@@ -99,6 +99,8 @@ def test_a_configuration_at_fault_is_status_78_with_every_fault(
         "discard": ["1", "--why", "x"],
         "resend": ["1", "--to", "ris"],
         "backup": [str(tmp_path / "b.tar")],
+        "send": ["a.dcm", "--to", "ris"],
+        "echo": ["ris"],
     }
     online_only = {"acknowledge": ["clock-stepped"], "reload": []}
     words = [name, "-c", str(file), *more.get(name, []), *online_only.get(name, [])]
