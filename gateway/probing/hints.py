@@ -47,25 +47,31 @@ def hints_of(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool, l
     if ended := next((one.ended for one in heard if one.ended), None):
         return (f"the port ended while it was listened to: {ended}",)
     if not any(one.size for one in heard):
-        return tuple(_of_silence(heard, abouts, active=active))
-    return tuple(_of_bytes(heard, len(abouts), lined=lined))
+        told = _of_silence(heard)
+    else:
+        told = _of_bytes(heard, len(abouts), lined=lined)
+    return (*told, *_of_asking(abouts, active=active))
 
 
-def _of_silence(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool) -> list[str]:
+def _of_silence(heard: Sequence[Heard]) -> list[str]:
     seconds = sum(one.seconds for one in heard)
     told = [f"silence: not one byte in {seconds:.0f} s"]
     if any(one.state is not None and not {"CTS", "DSR", "DCD"} & set(one.state.lines) for one in heard):
         told.append("no modem line of the device is up: is the cable plugged in, at both ends, and the device on?")
     told.append("is the device's data output switched on (see its page in docs/devices), is the cable the right one")
     told[-1] += " (straight or null modem: swap RX and TX)?"
-    waiting = [about.name for about in abouts if not about.talks]
-    askable = [about.name for about in abouts if about.harmless_polls]
+    return told
+
+
+def _of_asking(abouts: Sequence[About], *, active: bool) -> list[str]:
+    waiting = {about.name for about in abouts if not about.talks}
+    askable = {about.name for about in abouts if about.harmless_polls}
+    told = []
     if waiting and not active:
-        told.append(f"these devices wait to be asked: {', '.join(waiting)}; `--active` asks for {', '.join(askable)}")
-    elif set(waiting) - set(askable):
-        told.append(
-            f"not asked for, because asking may not be harmless: {', '.join(sorted(set(waiting) - set(askable)))}"
-        )
+        told.append(f"these devices wait to be asked: {', '.join(sorted(waiting))}")
+        told[-1] += f"; `--active` asks for {', '.join(sorted(askable))}" if askable else ""
+    if active and (unasked := waiting - askable):
+        told.append(f"not asked for, because asking may not be harmless: {', '.join(sorted(unasked))}")
     return told
 
 

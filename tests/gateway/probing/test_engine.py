@@ -160,6 +160,8 @@ async def test_noise_is_nothing_recognised(active: bool) -> None:
     assert report.finding is None
     assert any("look like noise" in hint for hint in report.hints)
     assert any("first bytes" in hint for hint in report.hints)
+    assert any("--active" in hint for hint in report.hints) != active
+    assert any("may not be harmless" in hint for hint in report.hints) == active
 
 
 async def test_silence_is_nothing_recognised_and_the_driver_may_be_asked_for() -> None:
