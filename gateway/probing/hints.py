@@ -46,10 +46,8 @@ def hints_of(heard: Sequence[Heard], abouts: Sequence[About], *, active: bool, l
     """Return sentences, the most likely cause first; `lined` tells that line settings matter at this port."""
     if ended := next((one.ended for one in heard if one.ended), None):
         return (f"the port ended while it was listened to: {ended}",)
-    if not any(one.size for one in heard):
-        told = _of_silence(heard)
-    else:
-        told = _of_bytes(heard, len(abouts), lined=lined)
+    spoke = any(one.size for one in heard)
+    told = _of_bytes(heard, len(abouts), lined=lined) if spoke else _of_silence(heard)
     return (*told, *_of_asking(abouts, active=active))
 
 
