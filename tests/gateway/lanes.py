@@ -12,6 +12,7 @@ from gateway.delivery import Lane
 from gateway.errors import GatewayError
 from gateway.intake import flush_on
 from gateway.model import Accepted, Incoming, Parcel, Receipt, Verdict
+from gateway.pacing import Pace
 from gateway.status import DestinationStatus
 from gateway.store.store import Store
 from tests.gateway.store.stores import START, incoming, unexpected
@@ -88,6 +89,7 @@ class World:
         lanes: int = 1,
         on_error: Literal["park", "hold"] = "park",
         content_attempts_max: int = 5,
+        pace: Pace | None = None,
     ) -> Lane:
         """Start a lane."""
         made = Lane(
@@ -101,12 +103,13 @@ class World:
             lanes=lanes,
             on_error=on_error,
             content_attempts_max=content_attempts_max,
+            pace=pace,
         )
         self.lanes.append(made)
         self.tasks.append(asyncio.create_task(made.run()))
         return made
 
-    async def keep(self, *raws: bytes | Incoming) -> None:
+    async def keep(self, *raws: bytes | Incoming, urgent: bool = False) -> None:
         """Keep inputs that are owed to `ris`, and wake the lanes."""
         left = len(raws)
         done = asyncio.Event()
@@ -119,7 +122,7 @@ class World:
                 done.set()
 
         for raw in raws:
-            self.store.keep(raw if isinstance(raw, Incoming) else incoming(raw), ("ris",), settled)
+            self.store.keep(raw if isinstance(raw, Incoming) else incoming(raw), ("ris",), settled, urgent=urgent)
         await asyncio.wait_for(done.wait(), WAIT_S)
         for lane in self.lanes:
             lane.wake()

@@ -9,6 +9,7 @@ from gateway import delivery
 from gateway.delivery import RETRY_S_MAX, backoff_s
 from gateway.errors import LinkError, StoreError, TemporaryError
 from gateway.model import DeliveryState, Verdict
+from gateway.pacing import Pace
 from gateway.status import LinkState
 from gateway.store.keeping import slot_of
 from gateway.store.reading import read_attempts
@@ -402,3 +403,79 @@ async def test_a_transport_that_breaks_after_the_last_receipt_costs_nothing(worl
     await world.until(lambda: world.states() == {1: DELIVERED})
 
     assert sender.taken == [b"1"]
+
+
+# --- priority, hours, breaker ---
+
+
+async def test_what_is_urgent_goes_before_what_waited_longer(world: World) -> None:
+    sender = RecordingSender(batch_max=2)
+    sender.open_gate.clear()
+    await world.keep(*numbered(1, 6))
+    world.lane(sender)
+    await world.turn()
+    await world.keep(b"stat 1", b"stat 2", urgent=True)
+    sender.open_gate.set()
+    await sender.wait(lambda: len(sender.taken) == 8)
+    await world.until(lambda: set(world.states().values()) == {DELIVERED})
+
+    assert sender.taken == [b"1", b"2", b"stat 1", b"stat 2", b"3", b"4", b"5", b"6"]
+
+
+async def test_urgent_and_other_deliveries_are_each_tried_again(world: World) -> None:
+    sender = RecordingSender()
+    sender.script = [LinkError("closed"), Verdict.DELIVERED, LinkError("closed")]
+    await world.keep(b"1", b"2")
+    await world.keep(b"stat", urgent=True)
+    world.lane(sender)
+    for _ in range(2):
+        await world.until(lambda: world.status.state is LinkState.DOWN)
+        world.pass_time(10.0)
+        await world.turn()
+    await sender.wait(lambda: len(sender.taken) == 3)
+
+    assert sender.taken == [b"stat", b"1", b"2"]
+
+
+async def test_outside_its_hours_a_destination_gets_only_what_is_urgent(world: World) -> None:
+    closed = (START + timedelta(hours=2)).astimezone().strftime("%H:%M")
+    until = (START + timedelta(hours=8)).astimezone().strftime("%H:%M")
+    sender = RecordingSender()
+    world.lane(sender, pace=Pace(world.clock, hours=f"{closed}-{until}"))
+    await world.keep(b"1")
+    await world.turn()
+    await world.keep(b"stat", urgent=True)
+    await sender.wait(lambda: sender.taken == [b"stat"])
+    await world.turn()
+    assert sender.taken == [b"stat"]
+    assert world.status.state is LinkState.UP
+    world.pass_time(2 * 3600)
+
+    await sender.wait(lambda: sender.taken == [b"stat", b"1"])
+
+
+async def test_lanes_of_a_destination_knock_one_at_a_time_at_a_closed_door(world: World) -> None:
+    senders = [RecordingSender() for _ in range(4)]
+    for sender in senders:
+        sender.script = [LinkError("refused")] * 100
+    pace = Pace(world.clock)
+    await world.keep(*[incoming(b"%d" % number, lane_key=f"study-{number}") for number in range(40)])
+    for number, sender in enumerate(senders):
+        world.lane(sender, lane=number, lanes=4, pace=pace)
+    await world.until(lambda: sum(len(sender.tried) for sender in senders) >= 1)
+    await world.turn()
+    tried = sum(len(sender.tried) for sender in senders)
+    for _ in range(3):
+        world.pass_time(RETRY_S_MAX)
+        await world.turn()
+        await world.turn()
+    assert sum(len(sender.tried) for sender in senders) <= tried + 3
+
+    for sender in senders:
+        sender.script = []
+    for _ in range(40):
+        world.pass_time(RETRY_S_MAX)
+        await world.turn()
+        if sum(len(sender.taken) for sender in senders) == 40:
+            break
+    assert sum(len(sender.taken) for sender in senders) == 40

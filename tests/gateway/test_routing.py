@@ -262,3 +262,54 @@ def test_waves_alone_are_owed_only_to_who_takes_waves() -> None:
 
     assert ways.owed(alone).destinations == ("waves", "broker")
     assert ways.owed(mixed).destinations == ("emr", "waves", "broker")
+
+
+# --- priority, and the routes of a Delivery ---
+
+
+def _image(**headers: str) -> Incoming:
+    return Incoming(
+        source="imaging",
+        kind=Kind.DICOM,
+        received_at=datetime(2026, 1, 1, tzinfo=UTC),
+        size=1,
+        digest=b"",
+        headers=headers,
+    )
+
+
+@pytest.mark.parametrize(
+    ("headers", "urgent"),
+    [
+        ({}, False),
+        ({"RequestedProcedurePriority": "STAT"}, True),
+        ({"RequestedProcedurePriority": "high "}, True),
+        ({"RequestedProcedurePriority": "ROUTINE"}, False),
+        ({"Modality": "XA"}, True),
+        ({"Modality": "SC", "RequestedProcedurePriority": "STAT"}, False),
+    ],
+)
+def test_an_instance_is_urgent_by_its_routes_else_by_its_request(headers: dict[str, str], urgent: bool) -> None:
+    source = DicomSource(name="imaging", listen=Address("127.0.0.1", 0))
+    routes = (
+        Route(sources=("imaging",), to=("pacs",)),
+        Route(sources=("imaging",), to=("pacs",), when='Modality == "XA"', priority="stat"),
+        Route(sources=("imaging",), to=("pacs",), when='Modality == "SC"', priority="routine"),
+    )
+
+    assert Router(routes, [source], [PACS]).is_urgent(_image(**headers)) is urgent
+
+
+def test_the_routes_of_a_delivery_are_those_that_lead_there_and_hold() -> None:
+    source = DicomSource(name="imaging", listen=Address("127.0.0.1", 0))
+    routes = (
+        Route(sources=("other",), to=("pacs",)),
+        Route(sources=("im*",), to=("pacs",), when='Modality == "CT"'),
+        Route(sources=("imaging",), to=("elsewhere",)),
+        Route(sources=("imaging",), to=("pacs",)),
+    )
+    router = Router(routes, [source], [PACS])
+
+    assert router.routes_to(_image(Modality="CT"), "pacs") == (1, 3)
+    assert router.routes_to(_image(Modality="MR"), "pacs") == (3,)
+    assert router.routes_to(_image(Modality="MR"), "nowhere") == ()
