@@ -8,7 +8,6 @@ Deflated data sets are refused: nobody needs them for identifiers, and they infl
 """
 
 import base64
-import json
 import re
 import struct
 import warnings
@@ -27,6 +26,8 @@ from pydicom.sequence import Sequence as DicomSequence
 from gateway.dataset import Attributes, Element
 from gateway.errors import ContentError
 from gateway.formats.character_sets import UTF_8, decode_text, encode_text, is_character_set
+from gateway.formats.dataset_json import from_json as from_json
+from gateway.formats.dataset_json import to_json as to_json
 from gateway.formats.dicom import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 
 CHARACTER_SET = 0x00080005
@@ -130,16 +131,6 @@ def character_sets_for(attributes: Attributes, wished: Iterable[Sequence[str]] =
         if all(map(is_character_set, sets)) and all(_is_in(text, sets) for text in letters):
             return sets
     return (UTF_8,)
-
-
-def to_json(attributes: Attributes) -> str:
-    """Return a data set as one line of JSON: `{"00100010": ["PN", ["Doe^Jane"]]}`; items stand in a third place."""
-    return json.dumps(_plain(attributes), ensure_ascii=False, separators=(",", ":"))
-
-
-def from_json(text: str) -> dict[int, Element]:
-    """Return the data set of `to_json`."""
-    return _from_plain(json.loads(text))
 
 
 class _Reading:
@@ -288,21 +279,3 @@ def _letters_beyond_ascii(attributes: Attributes) -> list[str]:
         for item in element.items:
             found += _letters_beyond_ascii(item)
     return found
-
-
-def _plain(attributes: Attributes) -> dict[str, list[Any]]:
-    return {
-        f"{tag:08X}": [element.vr, list(element.values), [_plain(item) for item in element.items]]
-        if element.items
-        else [element.vr, list(element.values)]
-        for tag, element in attributes.items()
-    }
-
-
-def _from_plain(plain: dict[str, list[Any]]) -> dict[int, Element]:
-    return {
-        int(tag, 16): Element(
-            parts[0], tuple(parts[1]), tuple(_from_plain(item) for item in parts[2]) if len(parts) > 2 else ()
-        )
-        for tag, parts in plain.items()
-    }

@@ -8,7 +8,7 @@ from typing import Any
 import apsw
 
 from gateway.clock import from_micros, to_micros
-from gateway.formats.identifiers import from_json, to_json
+from gateway.formats.dataset_json import from_json, to_json
 from gateway.orders import ProcedureStep, ScheduledStep, StepChange, StepState
 
 REMOVED_MAX = 1000  # old steps removed in one go
