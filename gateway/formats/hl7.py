@@ -25,6 +25,8 @@ __all__ = [
     "parse_path",
     "read_header",
     "read_path",
+    "segments_of",
+    "unescaped",
     "value",
 ]
 
@@ -302,6 +304,22 @@ def _first_components(field: bytes, header: Header, codec: str) -> Iterator[str]
         if first and first != b'""':
             text = first[:TERM_BYTES_MAX].decode(codec, "replace")
             yield text if separators.escape not in first else _unescaped(text, header, codec)
+
+
+def segments_of(raw: bytes, header: Header, codec: str) -> list[list[str]]:
+    """Return every segment as its fields, undivided and with escapes; field n stands at n, of MSH too.
+
+    For a reader that needs nearly all of a message; for single values ask an `Hl7Text`.
+    """
+    text = raw[_leading_bytes(raw) :].decode(codec, "replace")
+    separator = header.separator.decode("ascii")
+    found = [line.strip("\r\n").split(separator) for line in text.split(header.terminator.decode("ascii"))]
+    return [fields if fields[0] != "MSH" else ["MSH", separator, *fields[1:]] for fields in found if fields[0]]
+
+
+def unescaped(text: str, header: Header, codec: str) -> str:
+    """Return a part of a field without its escape sequences (2.7)."""
+    return _unescaped(text, header, codec)
 
 
 def _unescaped(text: str, header: Header, codec: str) -> str:
