@@ -11,7 +11,8 @@ removed. Which other objects are still needed is the store's to know too; files 
 `names()`.
 """
 
-import ctypes
+import errno
+import fcntl
 import hashlib
 import logging
 import os
@@ -39,33 +40,47 @@ KEPT_AGAIN_MAX = 10_000
 HASH_BYTES = 1 << 20
 POOL_FILES = 64  # made at a time
 POOL_LOW = 48  # fewer left and the next are made
+DISK_BLOCK_BYTES = 4096  # what a direct write must be a multiple of, in memory and in the file
+DIRECT = getattr(os, "O_DIRECT", 0)
 
 _NAME = re.compile(r"[0-9a-f]{64}")
-
-_WRITE = 2  # SYNC_FILE_RANGE_WRITE
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
 
 _log = logging.getLogger("gateway.spool")
 
 
 class Draft:
-    """One object on its way in; its name is durable before its first byte. One thread at a time."""
+    """One object on its way in; its name is durable before its first byte. One thread at a time.
+
+    Whole blocks go past the page cache: they are with the disk when the write returns, so that the sync at the end has
+    little left to do, and an image storm does not push everything else out of memory.
+    """
 
     def __init__(self, name: str, path: Path) -> None:
         """Create the file. Raises OSError."""
         self.name = name
         self.path = path
         self.size = 0
-        self._number = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        self._direct = bool(DIRECT)
+        try:
+            self._number = os.open(path, flags | DIRECT, 0o640)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            self._direct = False  # this file system has none
+            self._number = os.open(path, flags, 0o640)
 
     def write(self, data: memoryview) -> None:
-        """Append, and let the disk begin with it. Raises OSError."""
-        start = self.size
-        while data:
-            count = os.pwrite(self._number, data, self.size)
-            self.size += count
-            data = data[count:]
-        _begin_writing(self._number, start, self.size - start)
+        """Append. Past the page cache while each call begins on a block, in memory too; the last may end anywhere.
+
+        Raises OSError.
+        """
+        whole = len(data) & ~(DISK_BLOCK_BYTES - 1) if self._direct else 0
+        if whole:
+            self._write(data[:whole])
+        if whole < len(data):
+            self._give_up_direct()
+            self._write(data[whole:])
 
     def sync(self) -> None:
         """Return when everything written is on the disk. Raises OSError."""
@@ -76,6 +91,17 @@ class Draft:
         number, self._number = self._number, -1
         if number >= 0:
             os.close(number)
+
+    def _give_up_direct(self) -> None:
+        if self._direct:
+            fcntl.fcntl(self._number, fcntl.F_SETFL, os.O_RDWR)
+            self._direct = False
+
+    def _write(self, data: memoryview) -> None:
+        while data:
+            count = os.pwrite(self._number, data, self.size)
+            self.size += count
+            data = data[count:]
 
 
 class Spool:
@@ -361,12 +387,6 @@ def name_of(sop_instance_uid: str, digest: bytes) -> str:
     """Return the name of an object: SHA-256 over UID, NUL and the digest of its data set, in 64 hex digits."""
     uid = sop_instance_uid.encode("utf-8", "surrogatepass")
     return hashlib.sha256(uid + b"\0" + digest).hexdigest()
-
-
-def _begin_writing(number: int, start: int, count: int) -> None:
-    """Ask the kernel to begin writing a range of a file; it does not wait, and to be refused is no fault."""
-    if _sync_file_range is not None:
-        _sync_file_range(number, ctypes.c_int64(start), ctypes.c_int64(count), _WRITE)
 
 
 def _sync_and_hash(path: Path, offset: int) -> tuple[bytes, int]:

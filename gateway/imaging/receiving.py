@@ -72,7 +72,7 @@ class ObjectSink:
         """Take notice of payload; a full block goes to the disk. Never raises: what fails is in `refused`."""
         self._fill += count
         if self._fill - self._written >= WRITE_BYTES:
-            self._write()
+            self._write((self._fill - self._written) & -WRITE_BYTES)
         if self._fill == BLOCK_BYTES:
             if self._size == 0:
                 self._header = self._early_header()
@@ -106,15 +106,16 @@ class ObjectSink:
         if draft is not None:
             self._spool.discard(draft)
 
-    def _write(self) -> None:
-        """Write what is new in the block."""
+    def _write(self, count: int | None = None) -> None:
+        """Write so many bytes of what is new in the block, or all."""
+        end = self._fill if count is None else self._written + count
         if self._draft is not None:
             try:
-                self._draft.write(self._block[self._written : self._fill])
+                self._draft.write(self._block[self._written : end])
             except OSError as error:
                 self.refused = f"writing: {error.strerror}"
                 self.discard()
-        self._written = self._fill
+        self._written = end
 
     def _turn(self) -> None:
         """Hash what is in the block, while the disk works on it, and begin it anew."""

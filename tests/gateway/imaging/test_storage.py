@@ -1,5 +1,6 @@
 import hashlib
 import io
+import mmap
 import os
 import struct
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def _dataset() -> bytes:
 
 
 def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
-    sink = ObjectSink(memoryview(bytearray(BLOCK_BYTES)), spool, prefix, ["Rows"], None)
+    sink = ObjectSink(memoryview(mmap.mmap(-1, BLOCK_BYTES)), spool, prefix, ["Rows"], None)
     view = memoryview(dataset)
     while view:
         buffer = sink.buffer(len(view))
