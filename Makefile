@@ -1,4 +1,4 @@
-# setup, demo, test, bench, crash: see the README.
+# setup, demo, test, bench, crash, fuzz: see the README.
 # A Python 3.11 or later is all that must be there; `test`, `bench` and `crash` add their peers from the distribution.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -6,6 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ONLY ?=
 KILLS ?= 100
+SECONDS ?= 60
 
 # Servers lie in sbin, which is not on everybody's path.
 export PATH := $(PATH):/usr/sbin
@@ -16,7 +17,7 @@ PEER_COMMANDS := storescu Orthanc dciodvfy mosquitto mosquitto_sub strace socat 
 PEER_FILES := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 PEER_PACKAGES := dcmtk orthanc orthanc-dicomweb dicom3tools mosquitto mosquitto-clients strace socat fuse3
 
-.PHONY: setup demo test bench crash peers clean
+.PHONY: setup demo test bench crash fuzz peers clean
 
 setup: $(VENV)/.setup-demo
 
@@ -37,6 +38,10 @@ bench: $(VENV)/.setup-test peers
 crash: $(VENV)/.setup-test peers
 	mkdir -p build
 	$(BIN)/python tests/crash/campaigns.py --only "$(ONLY)" --kills $(KILLS) --out build/crash.json
+
+fuzz: $(VENV)/.setup-test
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,test,fuzz]'
+	$(BIN)/python tests/fuzz/fuzz.py --only "$(ONLY)" --seconds $(SECONDS)
 
 # One environment, growing by extras: demo, test.
 $(VENV)/.setup-%: pyproject.toml | $(BIN)/python
