@@ -13,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from gateway.store.connection import open_reader
+from tests.crash.away import run_away
 from tests.crash.fullness import SmallDisk, fill_and_empty, world_on
 from tests.crash.judging import Verdict, judge
 from tests.crash.power import Disk
@@ -24,6 +25,7 @@ AGENT = "gateway.cli.main"
 DRAIN_TIMEOUT_S = 600.0
 POWER_SHARE = 4  # one power cut or storm for so many kills: each takes longer
 ROUND_SHARE = 16  # one filling of the disk for so many kills
+AWAY_SHARE = 10  # one kill while a day's backlog is forwarded for so many kills
 STOP_EVERY = 5  # after so many kills one orderly stop
 STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
 
@@ -159,6 +161,7 @@ CAMPAIGNS: dict[str, Callable[[Path, int, int, str], Verdict]] = {
     "disk-full": run_disk_full,
     "network": run_network,
     "power": run_power,
+    "away": lambda folder, kills, seed, module: run_away(folder, max(1, kills // AWAY_SHARE), seed, module),
 }
 NEED_ROOT = frozenset({"disk-full", "power"})
 
