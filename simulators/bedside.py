@@ -75,6 +75,7 @@ def arguments(module: str, description: str) -> argparse.ArgumentParser:
     parser.add_argument("--count", type=int, default=None, metavar="N", help="stop after N sets; default: never")
     parser.add_argument("--start", type=int, default=0, metavar="ROW", help="first row of the recording")
     add_journal(parser)
+    parser.add_argument("--journal-bytes", action="store_true", help="put the bytes themselves into the journal (hex)")
     return parser
 
 
@@ -112,6 +113,7 @@ class _Player:
         self._count = asked.count
         self._vitals: Iterator[Vitals] = oximeter_vitals(asked.start)
         self._random = random.Random(asked.seed)
+        self._whole = asked.journal_bytes
         self._heard_by_nobody = True
 
     def play(self) -> None:
@@ -148,6 +150,7 @@ class _Player:
         if "cut" in self._faults and ordinal % 7 == 0:
             self._port.send(saying.data[: len(saying.data) // 2] + b"\r\n")
             return
+        began_at = time.time()
         if self._port.send(saying.data):
             self._journal.note(
                 ordinal=ordinal,
@@ -156,6 +159,8 @@ class _Player:
                 spo2=None if vitals is None else vitals.spo2,
                 pulse=None if vitals is None else vitals.pulse,
                 device_time=saying.device_time,
+                began_at=began_at,
+                **({"data": saying.data.hex()} if self._whole else {}),
             )
             self._journal.flush()
         else:

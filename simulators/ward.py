@@ -199,10 +199,13 @@ class UdpEnd(asyncio.DatagramProtocol):
 class Bed:
     """One monitor at its end of the cable."""
 
-    def __init__(self, machine: Machine, end: End, journal: Journal | None = None, speed: float = 1.0) -> None:
-        """Take the parts; `speed` is how much faster than life the monitor's time passes."""
+    def __init__(
+        self, machine: Machine, end: End, journal: Journal | None = None, speed: float = 1.0, *, whole: bool = False
+    ) -> None:
+        """Take the parts; `speed` is how much faster than life time passes, `whole` puts all bytes into the journal."""
         self.end = end
         self._speed = speed
+        self._whole = whole
         self.sent = 0
         self.taken = 0
         self._machine = machine
@@ -240,11 +243,14 @@ class Bed:
     def _send(self, plugged: bool) -> None:
         for piece in self._machine.take_output():
             self.sent += 1
+            began_at = time.time()
             was_taken = plugged and self.end.send(piece)
             self.taken += was_taken
-            if self._journal is not None and was_taken:
-                digest = sha256(piece).hexdigest() if self._journal.kept else ""
-                self._journal.note(ordinal=self.taken, id=self.end.name, sha256=digest, bytes=len(piece))
+            if self._journal is not None and self._journal.kept and was_taken:
+                digest, more = sha256(piece).hexdigest(), {"data": piece.hex()} if self._whole else {}
+                self._journal.note(
+                    ordinal=self.taken, id=self.end.name, sha256=digest, bytes=len(piece), began_at=began_at, **more
+                )
                 self._journal.flush()
 
     async def _wait(self, until: float) -> None:
@@ -268,6 +274,7 @@ def arguments(module: str, description: str, example: str) -> argparse.ArgumentP
     parser.add_argument("--speed", type=float, default=1.0, metavar="FACTOR", help="how much faster than life")
     parser.add_argument("--for", dest="seconds", type=float, default=None, metavar="S", help="stop after S seconds")
     add_journal(parser)
+    parser.add_argument("--journal-bytes", action="store_true", help="put the bytes themselves into the journal (hex)")
     return parser
 
 
@@ -299,7 +306,8 @@ def serial_ends(asked: argparse.Namespace) -> list[End]:
 async def play(machines: Sequence[Machine], ends: Sequence[End], asked: argparse.Namespace) -> None:
     """Plug all monitors in, announce their ports, play, and say at the end what was sent."""
     journal = Journal(asked.journal)
-    beds = [Bed(machine, end, journal, asked.speed) for machine, end in zip(machines, ends, strict=True)]
+    whole = asked.journal_bytes
+    beds = [Bed(machine, end, journal, asked.speed, whole=whole) for machine, end in zip(machines, ends, strict=True)]
     for bed in beds:
         await bed.plug()
     stopped = stop_event()

@@ -21,7 +21,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
 from gateway.errors import LinkError, TemporaryError
-from gateway.net.keepalive import keep_alive
+from gateway.net.keepalive import acknowledge_at_once, keep_alive
 
 MISC_S = 1.0  # how often pings are due to be looked at
 _PACKET_TOO_LARGE = 0x95  # MQTT 5, 3.14.2.1
@@ -225,6 +225,8 @@ class MqttLink:
         while isinstance(connection, ssl.SSLSocket) and connection.pending():  # decrypted: select does not tell
             self._client.loop_read()
             connection = self._client.socket()
+        if connection is not None:
+            acknowledge_at_once(connection)
 
     def _writable(self) -> None:
         self._client.loop_write()

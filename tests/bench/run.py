@@ -3,11 +3,12 @@
 import argparse
 from pathlib import Path
 
+import bedside
 import dicom
 import mllp
 from measuring import Figure, show
 
-GROUPS = {"mllp": mllp.MEASURES, "dicom": dicom.MEASURES}
+GROUPS = {"mllp": mllp.MEASURES, "dicom": dicom.MEASURES, "bedside": bedside.MEASURES}
 
 
 def main() -> None:
