@@ -11,12 +11,13 @@ A step is written `KIND@START` or `KIND@START+SECONDS`, in seconds since the mon
     unplug@5+3       the cable is out: the port is gone and comes back
     clock@5+3600     the clock jumps forward by an hour (a negative number: back)
     alarm@5+3        an alarm stands for three seconds
+    demo@5+3         demo mode, of monitors that have one
 """
 
 from dataclasses import dataclass
 
 ONCE = ("noise", "cut", "checksum", "clock")
-LASTING = ("silence", "sensor-off", "restart", "unplug", "alarm")
+LASTING = ("silence", "sensor-off", "restart", "unplug", "alarm", "demo")
 
 
 @dataclass(frozen=True, slots=True)
