@@ -140,6 +140,7 @@ class DicomPeer:
     ae_title: str = field(metadata=AE_TITLE)
     host: str | None = field(default=None, metadata=HOST)
     port: int | None = field(default=None, metadata=PORT)
+    tls: ClientTls | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ from gateway.imaging.commitment import (
 )
 from gateway.imaging.service import NO_SUCH_INSTANCE, SUCCESS, OpenAssociation
 from gateway.net.requestor import Peer, RequestedAssociation, Wanted, open_association
+from gateway.net.tls import client_context
 from gateway.protocols.dimse import Field
 from gateway.protocols.negotiation import Role
 from gateway.spool import Spool
@@ -188,7 +189,7 @@ class CommitmentReports:
         """Report to one peer; the first failure ends the try for all of them."""
         left = list(commitments)
         standing = [one for one in self._associations if _is_of(one, left[0])]
-        line = _Line(left[0].calling, standing, self._peer(left[0]), self._clock)
+        line = _Line(left[0].calling, standing, lambda: self._peer(left[0]), self._clock)
         try:
             while left:
                 await self._report(left[0], line)
@@ -223,6 +224,8 @@ class CommitmentReports:
             port=found.port,
             ae_title=found.ae_title,
             calling_ae_title=commitment.called,
+            tls=None if found.tls is None else client_context(found.tls),
+            server_name=None if found.tls is None else found.tls.server_name,
             connect_timeout_s=CONNECT_TIMEOUT_S,
             response_timeout_s=REPORT_TIMEOUT_S,
         )
@@ -248,7 +251,9 @@ class CommitmentReports:
 class _Line:
     """The ways to one peer, in the order in which they are tried: its own associations, then one of ours."""
 
-    def __init__(self, calling: str, standing: list[OpenAssociation], peer: Peer | None, clock: Clock) -> None:
+    def __init__(
+        self, calling: str, standing: list[OpenAssociation], peer: Callable[[], Peer | None], clock: Clock
+    ) -> None:
         self._calling = calling
         self._standing = standing
         self.gone: list[OpenAssociation] = []
@@ -263,17 +268,9 @@ class _Line:
                 await self._tell_on(self._standing[-1], transaction_uid, outcomes)
                 return
             self.gone.append(self._standing.pop())  # it has gone, or its peer takes no reports there
-        if self._peer is None:
-            raise LinkError(f"no association of {self._calling} takes the report, and no port is configured for it")
-        if self._opened is None:
-            self._opened = await open_association(
-                self._peer,
-                [Wanted(COMMITMENT_SOP_CLASS, (EXPLICIT_LITTLE, IMPLICIT_LITTLE))],
-                self._clock,
-                roles={COMMITMENT_SOP_CLASS: Role(scu=False, scp=True)},
-            )
-        event_type, data = write_report(transaction_uid, outcomes, self._opened.accepts(COMMITMENT_SOP_CLASS)[0])
-        answer = await self._opened.normalised(
+        opened = self._opened = self._opened or await self._open()
+        event_type, data = write_report(transaction_uid, outcomes, opened.accepts(COMMITMENT_SOP_CLASS)[0])
+        answer = await opened.normalised(
             Field.N_EVENT_REPORT, COMMITMENT_SOP_CLASS, COMMITMENT_SOP_INSTANCE, data, event_type=event_type
         )
         self._expect_success(answer.status)
@@ -282,6 +279,17 @@ class _Line:
         """Release the association that we opened."""
         if self._opened is not None:
             await self._opened.release()
+
+    async def _open(self) -> RequestedAssociation:
+        peer = self._peer()
+        if peer is None:
+            raise LinkError(f"no association of {self._calling} takes the report, and no port is configured for it")
+        return await open_association(
+            peer,
+            [Wanted(COMMITMENT_SOP_CLASS, (EXPLICIT_LITTLE, IMPLICIT_LITTLE))],
+            self._clock,
+            roles={COMMITMENT_SOP_CLASS: Role(scu=False, scp=True)},
+        )
 
     async def _tell_on(
         self, association: OpenAssociation, transaction_uid: str, outcomes: Sequence[tuple[Reference, int]]

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
 from gateway.clock import Clock
-from gateway.config import Destination, DicomDestination, DicomSource
+from gateway.config import Destination, DicomDestination, DicomPeer, DicomSource
 from gateway.errors import ContentError
 from gateway.imaging.retrieving import Outlet
 from gateway.imaging.service import Held, Request
@@ -28,7 +28,7 @@ class MoveDestination:
 
     host: str
     port: int
-    tls: DicomDestination | None = None
+    tls: DicomDestination | DicomPeer | None = None
 
 
 class MoveDestinations:
@@ -76,7 +76,7 @@ def named_in(source: DicomSource, destinations: Sequence[Destination]) -> dict[s
         if isinstance(each, DicomDestination)
     }
     return found | {
-        peer.ae_title: MoveDestination(host=peer.host, port=peer.port)
+        peer.ae_title: MoveDestination(host=peer.host, port=peer.port, tls=peer)
         for peer in source.peers
         if peer.host is not None and peer.port is not None
     }
@@ -109,5 +109,5 @@ class _Outlet:
         return answer.status
 
 
-def _context(destination: DicomDestination | None) -> ssl.SSLContext | None:
+def _context(destination: DicomDestination | DicomPeer | None) -> ssl.SSLContext | None:
     return None if destination is None or destination.tls is None else client_context(destination.tls)

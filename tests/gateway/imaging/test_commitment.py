@@ -1,7 +1,9 @@
 """Storage commitment as SCP: what is kept, what we commit to, and how the report finds its way."""
 
 import asyncio
+import ssl
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from pynetdicom import AE, evt
 
 from gateway.alarms import Alarms
 from gateway.clock import ManualClock, SystemClock
-from gateway.config import DicomPeer
+from gateway.config import ClientTls, DicomPeer
 from gateway.errors import ContentError, LinkError
 from gateway.formats.commitment import Reference, read_request, write_report
 from gateway.formats.identifiers import decode
@@ -43,6 +45,7 @@ from gateway.store.store import Store
 from gateway.store.studies import follow as follow_studies
 from gateway.store.studies import followed_until, open_studies, read_new_instances, read_studies
 from tests.gateway.imaging.exchanges import CALLER, EXPLICIT, NOW, NoExchange, encoded, request
+from tests.gateway.senders.certificates import make_certificates
 from tests.gateway.store.stores import keep, open_store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -431,13 +434,16 @@ def test_a_request_for_all_that_is_here_completes_the_study(house: House) -> Non
 class Modality:
     """pynetdicom listening for reports, as SCU by role selection."""
 
-    def __init__(self, status: int = 0x0000) -> None:
+    def __init__(self, status: int = 0x0000, ssl_context: ssl.SSLContext | None = None) -> None:
         self.reports: list[tuple[int, Dataset, str]] = []
         self.status = status
         entity = AE("CT1")
         entity.add_supported_context(COMMITMENT_SOP_CLASS, scu_role=True, scp_role=True)
         self.server = entity.start_server(
-            ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)]
+            ("127.0.0.1", 0),
+            block=False,
+            evt_handlers=[(evt.EVT_N_EVENT_REPORT, self._take)],
+            ssl_context=ssl_context,
         )
         assert self.server is not None and self.server.socket is not None
         self.port = int(self.server.socket.getsockname()[1])
@@ -554,3 +560,23 @@ def test_any_bytes_are_a_request_or_a_content_error(data: bytes | int) -> None:
     except ContentError:
         return
     assert found.references
+
+
+def test_a_modality_is_called_back_in_tls_and_a_missing_file_keeps_nobody_waiting(house: House, tmp_path: Path) -> None:
+    made = make_certificates(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.cert, made.key)
+    peer = Modality(ssl_context=context)
+    house.hold("1.2.1")
+    calling_back(house, peer.port)
+    broken = replace(house.policy.peers[0], tls=ClientTls(ca=tmp_path / "none.pem"))
+    house.policy = replace(house.policy, peers=(broken,))
+    house.ask(asked("1.2.1"), received_at=house.clock.now() - timedelta(seconds=20))
+    asyncio.run(rounds(house, lambda: read_commitments(house.store.readers.connection, 1)[0].last_error is not None))
+
+    sound = replace(broken, tls=ClientTls(ca=made.ca))
+    house.policy = replace(house.policy, peers=(sound,))
+    asyncio.run(rounds(house, lambda: house.state() is CommitmentState.REPORTED))
+    assert peer.server is not None
+    peer.server.shutdown()
+    assert len(peer.reports) == 1
