@@ -14,7 +14,7 @@ The Modality's times (OBR-7, OBR-8) carry no zone, because it names none; ORC-9 
 import json
 from typing import Literal
 
-from gateway.dataset import EMPTY, Attributes, item_at, text_at
+from gateway.dataset import EMPTY, Attributes, Element, item_at, text_at
 from gateway.errors import ContentError
 from gateway.formats.identifiers import from_json
 from gateway.formats.mpps import ACCESSION_NUMBER, REQUESTED_PROCEDURE_ID, STEP_ID, STUDY_UID, state_of
@@ -67,6 +67,19 @@ def render_order_status(parcel: Parcel, origin: Origin, form: OrderStatus) -> by
     if form == "orm-o01":
         segments.append(f"ZDS|{escape(text_at(orders[0], STUDY_UID))}^{escape(origin.gateway)}^Application^DICOM")
     return "".join(f"{segment}\r" for segment in segments).encode("utf-8", "replace")
+
+
+def with_numbers(order: Attributes, placer: str, filler: str) -> Attributes:
+    """Return an order with its numbers and who gave them, from EI values (`P55210^OP`); "" leaves what stands."""
+    found = dict(order)
+    for value, (tag, issuer) in ((placer, _PLACER), (filler, _FILLER)):
+        number, *names = value.split("^")
+        if number:
+            found[tag] = Element("LO", (number,))
+            tags = zip((0x00400031, 0x00400032, 0x00400033), names, strict=False)
+            item = {part: Element("UT" if part != 0x00400033 else "CS", (name,)) for part, name in tags if name}
+            found[issuer] = Element("SQ", items=(item,) if item else ())
+    return found
 
 
 def _msh(origin: Origin, form: OrderStatus, control_id: str, at: str) -> str:

@@ -78,6 +78,12 @@ def read_steps(connection: apsw.Connection, limit: int) -> list[KeptStep]:
     ]
 
 
+def order_numbers(connection: apsw.Connection, item: int) -> tuple[str, str]:
+    """Return placer and filler order number of a worklist item, each with its namespace: `P55210^OP`."""
+    row: Any = connection.execute("SELECT placer, filler FROM worklist WHERE id = ?", (item,)).fetchone()
+    return ("", "") if row is None else (row[0], row[1])
+
+
 def remove_steps(connection: apsw.Connection, before_micros: int) -> int:
     """Remove the oldest steps that last changed before an instant; return how many."""
     chosen = f"SELECT id FROM procedure_step WHERE changed_at < ? ORDER BY changed_at LIMIT {REMOVED_MAX}"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gateway.dataset import Attributes, Element
 from gateway.errors import ContentError
 from gateway.formats.identifiers import to_json
-from gateway.formats.order_status import render_order_status
+from gateway.formats.order_status import render_order_status, with_numbers
 from gateway.formats.origin import Origin
 from gateway.model import Delivery, DeliveryState, Kind, Message, Parcel
 
@@ -167,6 +167,14 @@ def test_delimiters_in_values_are_escaped() -> None:
 
     assert b"A\\F\\1\\S\\2" in message
     assert b"A\\T\\B^x\\R\\y^99\\E\\L" in message
+
+
+def test_order_numbers_keep_their_namespace() -> None:
+    bare = {0x0020000D: text("UI", "1.2.1"), 0x00402016: text("LO", "OLD")}
+    message = rendered(step(), [with_numbers(bare, "P7^OP^1.2.3^ISO", "F7")])
+
+    assert (str(message["ORC"][0][2]), str(message["ORC"][0][3])) == ("P7^OP^1.2.3^ISO", "F7")
+    assert str(rendered(step(), [with_numbers(bare, "", "")])["ORC"][0][2]) == "OLD"
 
 
 def test_a_repeat_is_the_same_bytes_and_hl7apy_reads_them() -> None:
