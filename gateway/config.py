@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gateway.model import Kind
+from gateway.orders import OrderRules
 from gateway.typed import Address, Network, Secret, Size
 
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
@@ -88,6 +89,43 @@ class Alarms:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WorklistView:
+    """`[[worklist.view]]`: what a calling AE title is shown; the first that fits the title counts, `*` and `?` allowed.
+
+    `own_station` shows only steps for this AE title, `stations` only those for these; `modalities` only those;
+    `days_before` and `days_after` a window around today, 0 and 0 today alone. `character_sets` are what the Modality
+    is answered in where it has the letters, the best first; `assumed_character_sets` is how its queries are read that
+    name none.
+    """
+
+    ae_title: str = field(metadata=AE_TITLE)
+    own_station: bool = False
+    stations: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    days_before: int | None = field(default=None, metadata={"min": 0})
+    days_after: int | None = field(default=None, metadata={"min": 0})
+    character_sets: tuple[str, ...] = ()
+    assumed_character_sets: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorklistSettings:
+    """`[worklist]`: how the worklist is answered and how long steps stay.
+
+    More than `answers_max` steps end in 0xA700, or with `over_limit = "success"` as if these were all. Steps go
+    `keep_days` after their day and their last change. `timezone` is the hospital's (`Europe/Berlin`; default: the
+    machine's), for "today". A step that names no station is offered to every one with `offer_unassigned`.
+    """
+
+    answers_max: int = field(default=500, metadata={"min": 1, "max": 100_000})
+    over_limit: Literal["refuse", "success"] = "refuse"
+    keep_days: float = field(default=7.0, metadata={"min": 0})
+    timezone: str | None = None
+    offer_unassigned: bool = True
+    views: tuple[WorklistView, ...] = field(default=(), metadata={"key": "view"})
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerTls:
     """TLS of a listener; `ca` with `verify_client` asks every client for a certificate (mutual TLS)."""
 
@@ -124,6 +162,7 @@ class MllpSource:
     frame_timeout_s: float = field(default=30.0, metadata=POSITIVE)
     end_without_cr_s: float | None = field(default=0.5, metadata=POSITIVE)
     store_error: Literal["ae", "silence"] = "ae"
+    orders: OrderRules = field(default_factory=OrderRules)
     quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
@@ -374,6 +413,7 @@ class Config:
     retention: Retention = field(default_factory=Retention)
     console: Console = field(default_factory=Console)
     alarms: Alarms = field(default_factory=Alarms)
+    worklist: WorklistSettings = field(default_factory=WorklistSettings)
     sources: tuple[Source, ...] = field(default=(), metadata={"key": "source"})
     destinations: tuple[Destination, ...] = field(default=(), metadata={"key": "destination"})
     routes: tuple[Route, ...] = field(default=(), metadata={"key": "route"})

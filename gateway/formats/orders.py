@@ -15,7 +15,6 @@ from datetime import datetime
 from functools import lru_cache
 from importlib import resources
 from typing import NamedTuple
-from uuid import NAMESPACE_OID, uuid5
 
 from gateway.dataset import Attributes, Element, item_at, text_at
 from gateway.errors import ContentError
@@ -24,27 +23,26 @@ from gateway.formats.hl7_path import PathError, parse_path
 from gateway.formats.identifiers import name_of, tag_of, vr_of
 from gateway.formats.order_text import Group, OrderText
 from gateway.formats.order_values import READERS, Asked, clean, offset_of, patient_ids
+from gateway.formats.worklist_tags import (
+    ACCESSION,
+    DESCRIPTION,
+    MODALITY,
+    PATIENT_ID,
+    PATIENT_NAME,
+    SEQUENCE,
+    START_DATE,
+    START_TIME,
+    STATION,
+    STATION_NAME,
+    STEP_DESCRIPTION,
+    STEP_ID,
+    TIMEZONE,
+)
 from gateway.orders import Action, OrderChange, OrderRules, PatientChange, StepStatus
 
 Change = OrderChange | PatientChange
 
 STEPS_MAX = 256  # of one message
-
-ACCESSION = tag_of("AccessionNumber")
-SEQUENCE = tag_of("ScheduledProcedureStepSequence")
-STEP_ID = tag_of("ScheduledProcedureStepID")
-MODALITY = tag_of("Modality")
-STATION = tag_of("ScheduledStationAETitle")
-STATION_NAME = tag_of("ScheduledStationName")
-START_DATE = tag_of("ScheduledProcedureStepStartDate")
-START_TIME = tag_of("ScheduledProcedureStepStartTime")
-PATIENT_ID = tag_of("PatientID")
-ISSUER = tag_of("IssuerOfPatientID")
-PATIENT_NAME = tag_of("PatientName")
-STUDY_UID = tag_of("StudyInstanceUID")
-DESCRIPTION = tag_of("RequestedProcedureDescription")
-STEP_DESCRIPTION = tag_of("ScheduledProcedureStepDescription")
-TIMEZONE = tag_of("TimezoneOffsetFromUTC")
 
 _ORDERS = {b"ORM": b"O01", b"OMI": b"O23", b"OMG": b"O19"}
 _APPOINTMENTS = {
@@ -91,11 +89,6 @@ def read_changes(
         patients = OrderText(raw, header, codec).patients()
         return tuple(change for group in patients for change in reading.patient(group, trigger))
     return ()
-
-
-def made_study_uid(accession: str, issuer: str) -> str:
-    """Return the Study Instance UID for an order that brings none: the same for every step of an accession number."""
-    return f"2.25.{uuid5(NAMESPACE_OID, f'study {issuer} {accession}').int}"
 
 
 def check_rules(rules: OrderRules) -> Iterator[str]:

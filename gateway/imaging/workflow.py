@@ -11,6 +11,7 @@ from gateway.alarms import Alarms
 from gateway.clock import Clock
 from gateway.config import Config, DicomDestination, DicomSource
 from gateway.dataset import Attributes, text_at
+from gateway.formats.order_status import with_numbers
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, CommitmentPolicy, CommitmentRequests
 from gateway.imaging.commitment_reports import CommitmentReports
 from gateway.imaging.committed import N_EVENT_REPORT_RQ, CommitmentAnswers, Committer
@@ -24,13 +25,15 @@ from gateway.imaging.query import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, Root, is_query
 from gateway.imaging.retrieving import Getting, Moving, Retrieving
 from gateway.imaging.service import Service
 from gateway.imaging.studies import StudyWatch
+from gateway.imaging.worklist import WORKLIST_SOP_CLASS, Worklist
 from gateway.intake import Intake
 from gateway.model import DeliveryState
 from gateway.orders import ScheduledStep
 from gateway.spool import Spool
 from gateway.store.commitments import HeldInstance, NewCommitment, archive_states, keep_commitment
-from gateway.store.steps import find_step
+from gateway.store.steps import find_step, order_numbers
 from gateway.store.store import Store
+from gateway.store.worklist import find_item
 
 STABLE_S = 60.0  # of a Source that is configured no more
 
@@ -60,6 +63,7 @@ class Workflow:
             self._find_item,
             lambda source: intake.router.keywords(source),
         )
+        self._worklist = Worklist(store, clock, lambda: config().worklist)
         self._requests = CommitmentRequests(self._keep, self._reports.wake)
         self._holdings = Holdings(store, spool)
         self._finding = Finding(store, self._holdings)
@@ -83,6 +87,8 @@ class Workflow:
         associated: dict[str, Associated] = {}
         if "mpps" in source.services:
             services |= {(N_CREATE_RQ, MPPS_SOP_CLASS): self._steps, (N_SET_RQ, MPPS_SOP_CLASS): self._steps}
+        if "worklist" in source.services:
+            services[C_FIND_RQ, WORKLIST_SOP_CLASS] = self._worklist
         if "commitment" in source.services:
             services[N_ACTION_RQ, COMMITMENT_SOP_CLASS] = self._requests
             associated[COMMITMENT_SOP_CLASS] = self._reports.associated
@@ -126,8 +132,10 @@ class Workflow:
         return await asyncio.wrap_future(self._store.call(lambda c: keep_commitment(c, new)))
 
     def _find_item(self, step: ScheduledStep) -> Attributes | None:
-        """Return the worklist item that a step was scheduled as; in a worker thread."""
-        return None
+        """Return the worklist item that a step was scheduled as, with its order numbers; in a worker thread."""
+        connection = self._store.readers.connection
+        item = find_item(connection, step)
+        return None if item is None else with_numbers(item.attributes, *order_numbers(connection, item.id))
 
     def _archives(self) -> list[DicomDestination]:
         """Return the Destinations that are asked to commit."""

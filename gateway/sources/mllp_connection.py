@@ -47,7 +47,7 @@ class MllpConnection(asyncio.Protocol):
         self.host = host
         self._listener = listener
         self._settings = settings
-        self._origin = Origin(source=settings.name, peer=host, encoding=settings.encoding)
+        self._origin = Origin(source=settings.name, peer=host, encoding=settings.encoding, orders=settings.orders)
         self._decoder = Decoder(
             frame_bytes_max=settings.frame_max,
             frame_timeout_s=settings.frame_timeout_s,

@@ -6,11 +6,12 @@ An acknowledgement is kept for a person too and never answered: nobody here wait
 it would never answer it either.
 """
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import sha256
 
-from gateway.errors import ContentError
+from gateway.errors import ContentError, place_of
 from gateway.formats.acknowledgement import (
     ErrorCode,
     Fault,
@@ -20,10 +21,14 @@ from gateway.formats.acknowledgement import (
     is_acknowledgement,
 )
 from gateway.formats.hl7 import Header, keys_of, read_header
+from gateway.formats.orders import is_order, read_changes
 from gateway.model import Incoming, Kind
+from gateway.orders import Action, OrderChange, OrderRules
 from gateway.protocols.mllp import END, START, encode_frame
 
 DIGEST_BYTES = 16
+
+_log = logging.getLogger("gateway.sources.mllp")
 NOT_STORED = Fault(text="not stored, send again later", code=ErrorCode.INTERNAL)
 
 _EMPTY = Fault(text="frame is empty", code=ErrorCode.SEGMENT_SEQUENCE)
@@ -33,11 +38,15 @@ _NO_CONTROL_ID = Fault(text="MSH-10 is empty", code=ErrorCode.REQUIRED_FIELD_MIS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where a connection's messages come from; `encoding` is the codec where MSH-18 names none."""
+    """Where a connection's messages come from; `encoding` is the codec where MSH-18 names none.
+
+    `orders` says how its orders become worklist items.
+    """
 
     source: str
     peer: str
     encoding: str
+    orders: OrderRules = field(default_factory=OrderRules)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +124,9 @@ def _missing(header: Header) -> Fault | None:
 def _message(content: bytes, header: Header, origin: Origin, now: datetime, quarantined: str | None) -> Incoming:
     codec = header.codec(origin.encoding)
     keys = keys_of(content, header, codec)
+    changes: tuple[object, ...] = ()
+    if origin.orders.enabled and quarantined is None and is_order(header):
+        changes = _changes(content, header, codec, origin, now)
     return Incoming(
         source=origin.source,
         kind=Kind.HL7,
@@ -127,7 +139,20 @@ def _message(content: bytes, header: Header, origin: Origin, now: datetime, quar
         terms=keys.terms,
         lane_key=keys.lane_key,
         quarantined=quarantined,
+        changes=changes,
     )
+
+
+def _changes(content: bytes, header: Header, codec: str, origin: Origin, now: datetime) -> tuple[object, ...]:
+    """Return what a message changes in the worklist; it is kept and accepted whatever is wrong with that."""
+    try:
+        return read_changes(content, header, codec, origin.orders, source=origin.source, at=now)
+    except Exception as error:  # noqa: BLE001 - border: a bug of the mapping must cost no message; it is listed
+        _log.error("order.failed source=%s error=%s place=%s", origin.source, type(error).__name__, place_of(error))
+        reason = f"the order could not be read: {type(error).__name__}"
+        return (
+            OrderChange(source=origin.source, action=Action.UPDATE, at=now, lacking=("everything",), notes=(reason,)),
+        )
 
 
 def _unreadable(content: bytes, header: Header | None, reason: str, origin: Origin, now: datetime) -> Incoming:

@@ -4,13 +4,18 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
-from gateway.orders import StepChange
+from gateway.orders import OrderChange, PatientChange, StepChange
 from gateway.store.steps import keep_steps
+from gateway.store.worklist import apply_orders, apply_patients, apply_performed
 
 Apply = Callable[[apsw.Connection, Sequence[tuple[int, object]]], None]
 """Writes changes, each with the id of the Message that brought it, in the order in which they were accepted."""
 
-_APPLY: dict[type, Apply] = {StepChange: keep_steps}  # the class of a change -> who writes it
+_APPLY: dict[type, tuple[Apply, ...]] = {  # the class of a change -> who writes it
+    OrderChange: (apply_orders,),
+    PatientChange: (apply_patients,),
+    StepChange: (keep_steps, apply_performed),
+}
 
 
 def apply_changes(connection: apsw.Connection, changes: Sequence[tuple[int, object]]) -> None:
@@ -19,5 +24,6 @@ def apply_changes(connection: apsw.Connection, changes: Sequence[tuple[int, obje
     for end in range(1, len(changes) + 1):
         kind = type(changes[start][1])
         if end == len(changes) or type(changes[end][1]) is not kind:
-            _APPLY[kind](connection, changes[start:end])
+            for apply in _APPLY[kind]:
+                apply(connection, changes[start:end])
             start = end
