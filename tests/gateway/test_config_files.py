@@ -56,6 +56,10 @@ def stanza(name: str) -> dict[str, Any]:
         return next(table for table in tables if table["type"] == definition["type"]["const"] and table in file[kind])
     places = {
         "GatewaySettings": [file["gateway"]],
+        "WorklistSettings": [file["worklist"]],
+        "WorklistView": file["worklist"]["view"],
+        "OrderRules": [table["orders"] for table in file["source"] if "orders" in table],
+        "Station": [one for table in file["source"] for one in table.get("orders", {}).get("stations", [])],
         "Route": file["route"],
         "ServerTls": [table["tls"] for table in file["source"] if "tls" in table],
         "ClientTls": [table["tls"] for table in file["destination"] if "tls" in table],
