@@ -5,6 +5,7 @@ settings and stop at whatever they do not know, a peer's bytes are walked first:
 titles become printable, padding goes from UIDs, and everything is counted. Whom to accept is decided elsewhere.
 """
 
+import logging
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -202,8 +203,15 @@ def encode_rejection(rejection: Rejection) -> bytes:
 
 
 def configure_library() -> None:
-    """Set what is process-wide in pynetdicom: what modalities call themselves is not always by the book."""
+    """Set what is process-wide in pynetdicom: what modalities call themselves is not always by the book.
+
+    The loggers of both libraries print identifiers and data sets, so they are silent.
+    """
     _config.LOG_HANDLER_LEVEL = "none"
+    for name in ("pynetdicom", "pydicom"):
+        library = logging.getLogger(name)
+        library.setLevel(logging.CRITICAL + 1)
+        library.propagate = False
     _config.VALIDATORS = {"AE": _accept_any, "UI": _accept_any}
     _config.CODECS = ("ascii", "latin-1")
 

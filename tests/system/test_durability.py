@@ -147,7 +147,7 @@ def test_the_same_check_fails_when_commits_are_not_synced(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("name", "target"),
-    [("fdatasync", "gateway.db-wal"), ("fsync", "spool/incoming/"), ("fsync", "spool/objects"), ("link", "")],
+    [("fdatasync", "gateway.db-wal"), ("fdatasync", "spool/incoming/"), ("fsync", "spool/objects"), ("link", "")],
 )
 def test_the_check_misses_no_call_that_an_instance_needs(run: Run, name: str, target: str) -> None:
     trace = run.trace.without(name, str(run.data / target) if target else "")
