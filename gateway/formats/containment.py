@@ -8,6 +8,7 @@ condition, the clock as absolute time in the Device's own words.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from gateway.errors import ContentError
 from gateway.model import Condition, Containment, Result
@@ -37,6 +38,7 @@ class Attribute:
         return isinstance(self.content, Condition) and self.content.priority is not None
 
 
+@lru_cache(maxsize=8192)  # asked several times for every value; a ward has a few hundred paths
 def sub_order(sub: str) -> tuple[int, ...]:
     """Return a containment path as numbers: sorting by them gives the tree's order.
 

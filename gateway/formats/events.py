@@ -14,7 +14,7 @@ from typing import Literal
 from uuid import UUID, uuid5
 
 from gateway.formats.births import Birth, Metric
-from gateway.formats.jsontext import Json, write_json
+from gateway.formats.jsontext import Json, Written, write_json
 from gateway.formats.origin import Origin, gateway_level
 from gateway.model import Message
 
@@ -52,8 +52,7 @@ class Document:
 
 def rfc3339(at: datetime) -> str:
     """Return an instant as `2026-01-15T09:30:31.250Z`."""
-    utc = at.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    return f"{at.astimezone(UTC).isoformat(timespec='milliseconds')[:-6]}Z"
 
 
 def session_of(connected_at: datetime) -> str:
@@ -115,9 +114,9 @@ def document(kind: str, envelope: Envelope, document_id: str, told: Mapping[str,
     return Document(id=document_id, schema=f"{kind}/1", body=write_json({**head, **told}))
 
 
-def content_id(kind: str, origin: Origin, effective: datetime, content: Json) -> str:
+def content_id(kind: str, origin: Origin, effective: datetime, content: Written) -> str:
     """Return the UUIDv5 of what a Device showed at an instant: the same content has the same id for ever."""
-    digest = hashlib.sha256(write_json(content)).hexdigest()
+    digest = hashlib.sha256(content.encode("utf-8", "replace")).hexdigest()
     return str(uuid5(_NAMESPACE, f"{kind}/{origin.device_id}/{effective.astimezone(UTC).isoformat()}/{digest}"))
 
 

@@ -20,7 +20,7 @@ from gateway.errors import ContentError
 from gateway.formats.containment import Attribute, attributes, sub_order
 from gateway.formats.digits import writable
 from gateway.formats.events import Document, Envelope, content_id, document, given, limits, location, rfc3339
-from gateway.formats.jsontext import Json
+from gateway.formats.jsontext import Json, Written, written
 from gateway.formats.origin import Origin
 from gateway.formats.terms import term_of_code
 from gateway.model import Condition, Message, Observation, Phase, Priority, Result, Turn, Wave
@@ -55,7 +55,7 @@ def result_documents(
     return tuple(_document(envelope, origin, part, historical=historical) for part in parts)
 
 
-_Part = tuple[str, datetime, Json, dict[str, Json]]  # kind, when, what the id is made of, the document's own members
+_Part = tuple[str, datetime, Written, dict[str, Json]]  # kind, when, what the id is made of, the document's members
 
 
 def _document(envelope: Envelope, origin: Origin, part: _Part, *, historical: bool) -> Document:
@@ -69,7 +69,8 @@ def _document(envelope: Envelope, origin: Origin, part: _Part, *, historical: bo
 def _obs(result: Result, effective: datetime, synced: bool | None) -> Iterator[_Part]:
     clock: dict[str, Json] = {} if synced is None else {"clock": {"synced": synced}}
     for some in _cut(_observations(result), OBSERVATIONS_MAX):
-        yield "obs", effective, some, {**clock, "observations": some}
+        told = written(some)
+        yield "obs", effective, told, {**clock, "observations": told}
 
 
 def _cut(items: Sequence[Json], size: int) -> Iterator[list[Json]]:
@@ -113,7 +114,7 @@ def _attribute(item: Attribute) -> Json:
 def _events(result: Result, effective: datetime, origin: Origin) -> Iterator[_Part]:
     for alarm in result.conditions:
         if alarm.priority is not None:
-            told = _event(alarm, result.observations, origin)
+            told = written(_event(alarm, result.observations, origin))
             yield "event", effective, told, {"event": told}
 
 
@@ -178,7 +179,7 @@ def _waves(result: Result, effective: datetime) -> Iterator[_Part]:
         for number, samples in enumerate(_cut(wave.samples, SAMPLES_MAX)):
             began = at + timedelta(seconds=float(wave.period_s) * SAMPLES_MAX * number)
             gap: dict[str, Json] = {"gap": True} if wave.gap and number == 0 else {}
-            told: dict[str, Json] = {**shown, **gap, "samples": samples}
+            told = written({**shown, **gap, "samples": samples})
             yield "wave", began, told, {"wave": told}
 
 
