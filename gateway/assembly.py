@@ -13,6 +13,7 @@ from gateway.config import (
     MllpDestination,
     MllpSource,
     MqttDestination,
+    SdcSource,
     Source,
     StowDestination,
 )
@@ -32,6 +33,7 @@ from gateway.senders.stow import StowSender
 from gateway.sources.dicom import DicomSource as DicomListener
 from gateway.sources.link import CLOCK_STEP_S, DeviceLink
 from gateway.sources.mllp import MllpListener
+from gateway.sources.sdc import SdcLink
 from gateway.spool import Spool
 from gateway.status import SourceStatus
 
@@ -92,6 +94,8 @@ def make_source(
             if driver is None:
                 raise ConfigError("; ".join(str(fault) for fault in faults))
             return DeviceLink(source, driver, intake, clock, status, clock_step_s=clock_step_s)
+        case SdcSource():
+            return SdcLink(source, intake, clock, status, clock_step_s=clock_step_s)
     assert_never(source)
 
 

@@ -34,6 +34,12 @@ TOPIC = {  # MQTT 5.0, 4.7: '+' and '#' are wildcards, '$' at the start is the b
 }
 LINE_OF_TEXT = {"pattern": r"[^\x00-\x1f\x7f]{0,250}", "expects": "up to 250 characters on one line"}
 EUI_64 = {"pattern": r"[0-9A-F]{16}", "expects": "an EUI-64: 16 hexadecimal digits in upper case"}
+EPR = {"pattern": r"urn:[A-Za-z0-9:._-]{1,200}", "expects": 'an endpoint reference such as "urn:uuid:…"'}
+SDC_ADDRESS = {
+    "pattern": r"https?://[A-Za-z0-9_.-]{1,253}:[0-9]{1,5}/[A-Za-z0-9_./-]{0,300}",
+    "expects": 'the address of a provider, "https://host:port/path"',
+}
+IPV4 = {"pattern": r"[0-9]{1,3}(\.[0-9]{1,3}){3}", "expects": "the IPv4 address of one of this box's adapters"}
 RATE = {"pattern": r"[0-9]{1,9}(\.[0-9]{1,3})? ?([KMG]i?)?B/s", "expects": 'a rate such as "10 MB/s"'}
 HOURS = {
     "pattern": r"([01][0-9]|2[0-3]):[0-5][0-9]-([01][0-9]|2[0-3]):[0-5][0-9]",
@@ -234,7 +240,48 @@ class DeviceSource:
     quiet_s: float | None = field(default=None, metadata=POSITIVE)
 
 
-Source = MllpSource | DicomSource | DeviceSource
+@dataclass(frozen=True, kw_only=True)
+class SdcTls:
+    """TLS with an SDC Device: either end shows a certificate that `ca` has signed, and connects to the other.
+
+    With `devices` the Device's certificate must bear one of these names; without, any that `ca` signed will do.
+    """
+
+    cert: Path
+    key: Path
+    ca: Path
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SdcSource:
+    """`[[source]]` with `type = "sdc"`: one IEEE 11073 SDC provider.
+
+    It is found by its endpoint reference `epr` on the adapter with the address `adapter`, or at `endpoint`.
+    """
+
+    name: str = field(metadata=NAME)
+    type: Literal["sdc"] = "sdc"
+    epr: str | None = field(default=None, metadata=EPR)
+    adapter: str | None = field(default=None, metadata=IPV4)
+    endpoint: str | None = field(default=None, metadata=SDC_ADDRESS)
+    listen_port: int = field(default=0, metadata={"min": 0, "max": 65535})
+    tls: SdcTls | None = None
+    waves: tuple[str, ...] = ()
+    bed: str = field(default="", metadata=LINE_OF_TEXT)
+    device_id: str | None = field(default=None, metadata=EUI_64)
+    validate: bool = True
+    timeout_s: float = field(default=5.0, metadata={"min": 1, "max": 60})
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
+
+    def __post_init__(self) -> None:
+        if self.endpoint is None and (self.epr is None or self.adapter is None):
+            raise ValueError('either endpoint = "https://host:port/path", or epr and adapter to find the device by')
+        if self.endpoint is not None and self.endpoint.startswith("https:") != (self.tls is not None):
+            raise ValueError("https needs tls = { cert, key, ca }, and tls needs an https endpoint")
+
+
+Source = MllpSource | DicomSource | DeviceSource | SdcSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,6 +497,7 @@ _BROUGHT = {
     "mllp": frozenset({Kind.HL7}),
     "dicom": frozenset({Kind.DICOM}),
     "device": frozenset({Kind.OBSERVATIONS, Kind.HL7}),
+    "sdc": frozenset({Kind.OBSERVATIONS}),
 }
 _CARRIED = {
     "mllp": frozenset({Kind.HL7, Kind.OBSERVATIONS}),

@@ -22,6 +22,7 @@ from gateway.config import (
     MllpDestination,
     MllpSource,
     Route,
+    SdcSource,
     Source,
     carried_by,
     takes_steps,
@@ -224,7 +225,7 @@ class _Subject:
             case "peer":
                 return self._incoming.peer
             case "bed":
-                return self._source.bed if isinstance(self._source, DeviceSource) else None
+                return self._source.bed if isinstance(self._source, DeviceSource | SdcSource) else None
         result = self._incoming.result
         if result is None:
             return None

@@ -111,7 +111,7 @@ class _Control:
     async def capture(self, request: Request) -> Response:
         order: Capture = await _read(request, Capture)
         source = next((one for one in self._app.sources.values() if one.name == order.source), None)
-        if source is None or source.type != "device":
+        if source is None or source.type not in ("device", "sdc"):
             raise Refused(f"there is no source {order.source!r} with a device behind it")
         note = Note(who=_vouched(order.who, request), act="capture", detail=order.source)
         await asyncio.to_thread(perform, note, self._app.store, self._app.config, self._app.clock.now)
