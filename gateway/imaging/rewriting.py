@@ -47,19 +47,23 @@ class Rules:
 
     router: Router
     rules: tuple[Rule | None, ...]
-    clean: frozenset[str]  # Destinations that get de-identified objects, and no others
+    changed: frozenset[str]  # Destinations whose objects a rule may change
+    clean: frozenset[str]  # those that get de-identified objects, and no others
 
     @staticmethod
     def of(routes: tuple[Route, ...], router: Router) -> "Rules":
         """Read what the routes change. Raises ValueError for what the configuration's check reports."""
         clean = frozenset(name for route in routes if route.deidentify for name in route.to)
-        return Rules(router, tuple(map(read_rule, routes)), clean)
+        changed = frozenset(name for route in routes if route.changes for name in route.to)
+        return Rules(router, tuple(map(read_rule, routes)), changed, clean)
 
     def rule_for(self, message: Message, destination: str) -> Rule | None:
         """Return what to change of a Message on its way.
 
         Raises ContentError where the Destination gets de-identified objects and no route brings it there now.
         """
+        if destination not in self.changed:
+            return None
         numbers = self.router.routes_to(message, destination)
         if destination not in self.clean:
             return next((self.rules[number] for number in numbers if self.rules[number] is not None), None)
@@ -86,6 +90,10 @@ class Rewriter:
         self._spool = spool
         self._demographics = demographics
         self._system = system
+
+    def changes(self, destination: str) -> bool:
+        """Tell whether a rule may change what goes to a Destination."""
+        return destination in self._rules().changed
 
     def prepare(self, parcel: Parcel, path: FilePath, transfer_syntax: str | None) -> FilePath | None:
         """Write an Instance as it is to go out, in a transfer syntax (None: its own).
@@ -118,7 +126,7 @@ class Rewriter:
     def _rule_for(self, parcel: Parcel, path: FilePath) -> Rule | None:
         rules = self._rules()
         message = parcel.message
-        if any(rule is not None for rule in rules.rules):
+        if parcel.delivery.destination in rules.changed:
             message = _with_header(message, path, rules.router.keywords(message.source))
         return rules.rule_for(message, parcel.delivery.destination)
 

@@ -40,6 +40,10 @@ class Objects(Protocol):
 class Preparer(Protocol):
     """Makes of an object what a Destination is to have."""
 
+    def changes(self, destination: str) -> bool:
+        """Tell whether anything that goes to a Destination may be changed on its way; quick."""
+        ...
+
     def prepare(self, parcel: Parcel, path: Path, transfer_syntax: str | None) -> Path | None:
         """Write what is to go out, in a transfer syntax (None: its own); None where it goes as it lies. Blocks.
 
@@ -81,7 +85,8 @@ async def prepared(
 
     Raises ContentError for what cannot be done, OSError and StoreError when the disk refuses.
     """
-    if preparer is None:
+    destination = instance.parcel.delivery.destination
+    if preparer is None or (transfer_syntax is None and not preparer.changes(destination)):
         yield instance
         return
     making = asyncio.ensure_future(asyncio.to_thread(preparer.prepare, instance.parcel, instance.path, transfer_syntax))

@@ -40,7 +40,7 @@ from gateway.clock import Clock
 from gateway.config import ClientTls, MqttDestination
 from gateway.errors import ConfigError, ContentError, LinkError, TemporaryError
 from gateway.formats import events
-from gateway.formats.births import Birth, learn
+from gateway.formats.births import Birth, Births
 from gateway.formats.events import Document, Envelope
 from gateway.formats.origin import Origin, Origins, gateway_level, topic_level
 from gateway.formats.result_documents import result_documents
@@ -98,7 +98,7 @@ class MqttSender:
         self._gateway = gateway_level(gateway)
         self._root = f"{settings.topic_root}/1/{settings.site}/{self._gateway}"
         self._started_at = clock.now()
-        self._births: dict[str, Birth] = {}
+        self._births = Births()
         self._link: MqttLink | None = None
         self._session = ""
         self._seq = 0
@@ -170,7 +170,7 @@ class MqttSender:
         _log.info("mqtt.connected destination=%s session=%s", self._settings.name, self._session)
         try:
             await self._announce(link, self._status("starting"))
-            for known in self._births.values():
+            for known in self._births:
                 await self._announce_device(link, known)
             await self._announce(link, self._status("online"))
         except BaseException:
@@ -286,10 +286,9 @@ class MqttSender:
         envelope = Envelope(gateway=self._gateway, session=self._session, seq=parcel.delivery.ordinal, sent_at=now)
         historical, synced = _is_historical(message, now), self._clock_synced()
         documents = result_documents(envelope, message, origin, historical=historical, synced=synced)
-        known = learn(self._births.get(message.source), origin, message.result)
-        if known != self._births.get(message.source):
+        if (known := self._births.learn(message.source, origin, message.result)) is not None:
             await self._announce_device(link, known)
-            self._births[message.source] = known
+            self._births.keep(message.source, known)
         return tuple(self._reading(origin, told) for told in documents)
 
     def _reading(self, origin: Origin, told: Document) -> Publication:

@@ -191,6 +191,9 @@ class Preparing:
         self._spool = spool
         self._fault = fault
 
+    def changes(self, destination: str) -> bool:
+        return True
+
     def prepare(self, parcel: Parcel, path: Path, transfer_syntax: str | None) -> Path | None:
         if self._fault is not None and parcel.delivery.id == 1:
             raise self._fault
