@@ -10,6 +10,7 @@ from drivers.philips_intellivue.messages import DataMessage, Kind, PollResult
 
 ASSEMBLIES_MAX = 8
 PARTS_MAX = 16
+LAST = 3  # link state of the last part; the empty result comes after it
 WAIT_S = 2.0  # after the latest part
 
 
@@ -20,6 +21,7 @@ class Assembly:
     parts: list[PollResult] = field(default_factory=list)
     raws: list[bytes] = field(default_factory=list)
     complete: bool = True
+    ended: bool = False  # the part that calls itself the last has come
     due: float = 0.0
 
     @property
@@ -58,6 +60,7 @@ class Linker:
                 given_up.append(self._give_up(next(iter(self._open))))
             held = self._open[message.invoke] = Assembly()
         held.complete &= message.count == len(held.parts) + 1
+        held.ended = message.link == LAST
         if len(held.parts) < PARTS_MAX:
             held.parts.append(result)
             held.raws.append(raw)
@@ -80,6 +83,7 @@ class Linker:
         if _apart(held, result):
             return [self._give_up(invoke), Assembly(parts=[result], raws=[raw])]
         del self._open[invoke]
+        held.complete &= held.ended
         held.parts.append(result)
         held.raws.append(raw)
         return [held]
