@@ -1,9 +1,10 @@
-"""The data path of C-STORE: fragments go from the socket into blocks of memory, and blocks into the file.
+"""The data path of C-STORE: fragments go from the socket into a block of memory, and the block into the file.
 
-Nothing is decoded on the way. A block that is full is hashed and written, and the disk is asked to begin with it, so
-that the sync at the end has little left to do. Everything happens in the association's thread: handing blocks to other
-threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a broken association:
-what still comes is drained. Memory is a block for each association that stores, whatever the size of an object.
+Nothing is decoded on the way. A block that is full is written past the page cache and hashed while the rest still
+comes, so that the sync at the end has little left to do. Everything happens in the association's thread: handing
+blocks to other threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a
+broken association: what still comes is drained. Memory is a block for each association that stores, whatever the size
+of an object.
 """
 
 import hashlib
@@ -17,8 +18,7 @@ from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import Header, read_header
 from gateway.spool import Draft, Spool
 
-BLOCK_BYTES = 1 << 20
-WRITE_BYTES = 256 << 10  # written at a time
+BLOCK_BYTES = 256 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,6 @@ class ObjectSink:
         self._keywords = keywords
         self._hash = hashlib.sha256()
         self._fill = len(prefix)
-        self._written = 0  # of the block
         self._unhashed = len(prefix)  # where the data set begins in this block
         self._size = 0
         self._draft: Draft | None = None
@@ -71,20 +70,17 @@ class ObjectSink:
     def wrote(self, count: int) -> None:
         """Take notice of payload; a full block goes to the disk. Never raises: what fails is in `refused`."""
         self._fill += count
-        if self._fill - self._written >= WRITE_BYTES:
-            self._write((self._fill - self._written) & -WRITE_BYTES)
         if self._fill == BLOCK_BYTES:
             if self._size == 0:
                 self._header = self._early_header()
-            self._turn()
+            self._write()
 
     def finish(self) -> Received | None:
         """Take what came as whole. None when it is refused."""
-        self._write()
         header, fault = self._header, None
-        if self._draft is not None and self._size == 0 and header is None:
+        if self._draft is not None and self._size == 0:
             header, fault = self._read_header(io.BytesIO(self._block[: self._fill]))
-        self._turn()
+        self._write()
         draft = self._draft
         if draft is None:
             return None
@@ -106,23 +102,19 @@ class ObjectSink:
         if draft is not None:
             self._spool.discard(draft)
 
-    def _write(self, count: int | None = None) -> None:
-        """Write so many bytes of what is new in the block, or all."""
-        end = self._fill if count is None else self._written + count
+    def _write(self) -> None:
+        """Write and hash what is in the block, and begin it anew."""
+        part = self._block[: self._fill]
         if self._draft is not None:
             try:
-                self._draft.write(self._block[self._written : end])
+                self._draft.write(part)
             except OSError as error:
                 self.refused = f"writing: {error.strerror}"
                 self.discard()
-        self._written = end
-
-    def _turn(self) -> None:
-        """Hash what is in the block, while the disk works on it, and begin it anew."""
-        if self._draft is not None:
-            self._hash.update(self._block[self._unhashed : self._fill])
+            else:
+                self._hash.update(part[self._unhashed :])
         self._size += self._fill
-        self._fill = self._written = self._unhashed = 0
+        self._fill = self._unhashed = 0
 
     def _early_header(self) -> Header | None:
         """Read the header from the first block; None when that does not surely hold all of it."""
