@@ -28,6 +28,7 @@ from gateway.model import Accepted, DeliveryState, Receipt, Verdict
 from gateway.store.archive import ArchivalState, Reports, ask, due_archivals, states_of
 from gateway.store.counters import read_counters
 from gateway.store.retention import remove_piece
+from tests.gateway.senders import library_peer
 from tests.gateway.store.stores import START, Outcomes, incoming, open_store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -300,18 +301,9 @@ def _reference(uid: str, reason: int = 0) -> Dataset:
 def serving(archive: Archive, *, offers: str = StorageCommitmentPushModel) -> Iterator[int]:
     ae = AE("PACS")
     ae.add_supported_context(offers)
-    server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_ACTION, archive.act)])
-    assert server is not None
-    assert server.socket is not None
-    try:
-        yield server.socket.getsockname()[1]
-    finally:
+    with library_peer.serving(ae, 0, [(evt.EVT_N_ACTION, archive.act)]) as port:
+        yield port
         archive.join()
-        for _ in range(500):  # the library's own thread trips over a shutdown while it closes
-            if not ae.active_associations:
-                break
-            threading.Event().wait(0.01)
-        ae.shutdown()
 
 
 def committer(house: House, port: int) -> Committer:

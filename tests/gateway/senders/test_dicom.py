@@ -31,6 +31,7 @@ from gateway.pacing import Bandwidth
 from gateway.senders.dicom import DicomSender
 from gateway.senders.instances import verdict_of
 from gateway.spool import Spool
+from tests.gateway.senders.library_peer import serving
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
@@ -212,16 +213,8 @@ def _archive(
     ae.add_supported_context(Verification)
     ae.add_supported_context(*takes)
     handlers = [(evt.EVT_C_STORE, scp.answer), (evt.EVT_RELEASED, scp.ended), (evt.EVT_REQUESTED, scp.requested)]
-    server = ae.start_server(("127.0.0.1", port), block=False, evt_handlers=handlers)
-    assert server is not None
-    try:
+    with serving(ae, port, handlers):
         yield scp
-    finally:
-        for _ in range(500):  # the library's own thread trips over a shutdown while it closes
-            if not ae.active_associations:
-                break
-            threading.Event().wait(0.01)
-        ae.shutdown()
 
 
 @contextmanager
