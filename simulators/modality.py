@@ -5,6 +5,7 @@ of the kind "out of resources" (A7xx), an abort, a rejection or a silent peer it
 with the same UIDs and the same bytes, on a new association; other failures are counted and given up. The journal has
 one line per instance that was acknowledged with Success.
 
+With `--commitment N` it asks for storage commitment after every N acknowledged instances, see committing.py.
 With `--scheduled` it works through its worklist instead, see scheduled.py.
 """
 
@@ -25,6 +26,7 @@ from pynetdicom.association import Association
 
 from simulators import scheduled
 from simulators.arguments import add_journal, add_listen, address, make_parser, size
+from simulators.committing import Committer
 from simulators.dicom_objects import MODALITIES, ObjectFile, ObjectSource, describe, test_images
 from simulators.journal import Journal
 from simulators.lifecycle import announce, stop_flag, summarise
@@ -45,6 +47,7 @@ class Round:
     stopped: threading.Event
     count: int | None
     interval_s: float
+    committer: Committer | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     taken: int = 0
     acknowledged: int = 0
@@ -73,6 +76,8 @@ class Round:
             ordinal=number, id=sent.sop_instance, sha256=sent.sha256, code=f"{status:04X}", bytes=sent.bytes
         )
         self.journal.flush()
+        if self.committer is not None:
+            self.committer.acknowledged(sent.sop_class, sent.sop_instance)
 
 
 class Lane(threading.Thread):
@@ -143,6 +148,7 @@ def run(options: argparse.Namespace) -> bool:
     warnings.filterwarnings("ignore", module="pydicom")  # the test images are odd on purpose
     _config.STORE_SEND_CHUNKED_DATASET = True  # sends the file's bytes as they are
     stopped, journal = stop_flag(), Journal(options.journal)
+    committer = _committer(options, journal)
     with tempfile.TemporaryDirectory(prefix="modality-") as folder:
         work = Round(
             objects=_objects(options, Path(folder)),
@@ -150,6 +156,7 @@ def run(options: argparse.Namespace) -> bool:
             stopped=stopped,
             count=len(options.files) if options.files else options.count,
             interval_s=1 / options.rate if options.rate else 0.0,
+            committer=committer,
         )
         contexts = _contexts(options)
         lanes = [Lane(work, options, contexts) for _ in range(options.associations)]
@@ -161,9 +168,12 @@ def run(options: argparse.Namespace) -> bool:
             pass
         for lane in lanes:
             lane.join(JOIN_TIMEOUT_S)
+    unreported = 0 if committer is None else committer.end()
     journal.close()
     seconds = time.monotonic() - began_s
     counts = {"retried": work.retried, "associations": work.associations, "seconds": seconds}
+    if committer is not None:
+        counts |= {"promised": committer.promised, "unreported": unreported}
     summarise(sent=work.taken, acknowledged=work.acknowledged, refused=work.refused, **counts)
     return work.refused == 0 and (stopped.is_set() or work.acknowledged == work.taken)
 
@@ -175,6 +185,22 @@ def _objects(options: argparse.Namespace, folder: Path) -> Iterator[ObjectFile]:
         folder, options.seed, series=options.series, instances=options.instances, size_bytes=options.size
     )
     return made.objects()
+
+
+def _committer(options: argparse.Namespace, journal: Journal) -> Committer | None:
+    if not options.commitment:
+        return None
+    made = Committer(
+        options.to,
+        options.calling,
+        options.called,
+        options.listen,
+        options.commitment,
+        journal,
+        scheduled.send_at_once,
+    )
+    made.start()
+    return made
 
 
 def _contexts(options: argparse.Namespace) -> list[tuple[str, str]]:
@@ -202,6 +228,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=20, help="instances of a generated series")
     parser.add_argument("--size", type=size, default=512 << 10, help="of a generated instance, e.g. 512KB")
     parser.add_argument("--files", type=Path, nargs="+", help="send these Part 10 files unchanged instead")
+    parser.add_argument("--commitment", type=int, default=0, metavar="N", help="ask for every N; reports to --listen")
     parser.add_argument("--list", action="store_true", help="print the paths of the test images and end")
     add_listen(parser)
     add_journal(parser)

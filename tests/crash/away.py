@@ -212,6 +212,6 @@ def _judge(
     if parallel == 1 and list(places) != sorted(places):
         verdict.out_of_order += 1
         verdict.note("studies arrived in another order than they came")
-    took_s = float(lines[-1]["monotonic_s"]) - float(lines[0]["monotonic_s"])
+    took_s = float(str(lines[-1]["monotonic_s"])) - float(str(lines[0]["monotonic_s"]))
     print(f"  {len(lines)} arrived in {took_s:.1f} s, {len(lines) / max(took_s, 0.001):.0f} a second", file=sys.stderr)
     return len(lines)

@@ -32,7 +32,8 @@ STARTING_SHARE = 0.15  # of the kills hit an agent that is still starting
 
 def run_kill(folder: Path, kills: int, seed: int, module: str = AGENT) -> Verdict:
     """Kill the agent at random moments under mixed load; then let it drain, and judge."""
-    world = World(folder, folder / "data", seed, module=module)
+    load = Load(instances_per_s=40, associations=4)  # more than is forwarded between two kills
+    world = World(folder, folder / "data", seed, load, module=module)
     draw = random.Random(seed)
     began_s = time.monotonic()
     stops: list[int] = []
@@ -168,7 +169,7 @@ NEED_ROOT = frozenset({"disk-full", "power"})
 
 def show(verdicts: list[Verdict]) -> None:
     """Print the table."""
-    columns = ("name", "kills", "acknowledged", "stored", "delivered", "repeated")
+    columns = ("name", "kills", "acknowledged", "promised", "stored", "delivered", "repeated")
     wrong = ("lost", "out_of_order", "changed", "repeated_new_id", "unexpected", "seconds")
     print("  ".join(f"{column:>15}" for column in columns + wrong))
     for verdict in verdicts:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gateway.model import Kind
+from gateway.spool import Spool
 from gateway.store.connection import open_reader
 from simulators.journal import read_journal
 from tests.crash.world import World
@@ -29,6 +30,8 @@ class Verdict:
     stored: int = 0
     delivered: int = 0
     repeated: int = 0
+    promised: int = 0  # requests for commitment that were answered with Success
+    committed: int = 0  # Instances in their reports
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
@@ -58,6 +61,7 @@ class Owed:
     identifier: str | None
     key: str
     sha256: str | None  # of what must arrive, where the gateway may not change it
+    queue: str = ""  # within which order is kept: a study's Instances; everything else of a Destination together
 
 
 def judge(world: World, name: str, kills: int, seconds: float) -> Verdict:
@@ -77,7 +81,58 @@ def judge(world: World, name: str, kills: int, seconds: float) -> Verdict:
         _judge_destination(world, destination, deliveries, acknowledged, verdict)
     if not owed:
         verdict.lost += verdict.acknowledged
+    _judge_promises(world, acknowledged["imaging"], verdict)
     return verdict
+
+
+def _judge_promises(world: World, acknowledged: dict[str, str], verdict: Verdict) -> None:
+    """Every request for commitment that was answered 0000 is reported on, and all reports say what is so.
+
+    What was acknowledged is committed to; what is committed to lies there once, whole, as the modality sent it.
+    """
+    promised: dict[str, set[str]] = {}
+    reports: dict[str, set[tuple[frozenset[str], frozenset[str]]]] = {}
+    for line in read_journal(world.journal("imaging")):
+        match line.get("act"):
+            case "promised":
+                promised[str(line["id"])] = set(_uids(line["instances"]))
+            case "reported":
+                told = (frozenset(_uids(line["committed"])), frozenset(_uids(line["failed"])))
+                reports.setdefault(str(line["id"]), set()).add(told)
+    verdict.promised = len(promised)
+    for transaction, instances in promised.items():
+        if transaction not in reports:
+            verdict.lost += 1
+            verdict.note(f"commitment {transaction} was promised and never reported on")
+        elif any(committed != instances for committed, _ in reports[transaction]):
+            verdict.lost += 1
+            verdict.note(f"commitment {transaction} was refused for what had been acknowledged")
+    committed = {uid for told in reports.values() for taken, _ in told for uid in taken}
+    verdict.committed = len(committed)
+    _judge_committed(world, committed, acknowledged, verdict)
+
+
+def _judge_committed(world: World, committed: set[str], acknowledged: dict[str, str], verdict: Verdict) -> None:
+    spool = Spool(world.data / "spool")
+    connection = open_reader(world.data / "gateway.db")
+    held: dict[str, list[tuple[str, bytes]]] = {}
+    for uid, name, digest in connection.execute("SELECT identifier, object, digest FROM message WHERE kind = 'dicom'"):
+        held.setdefault(uid, []).append((name, digest))
+    connection.close()
+    for uid in committed:
+        found = held.get(uid, [])
+        whole = [digest.hex() for name, digest in found if spool.verify(name, digest) is None]
+        if not whole:
+            verdict.lost += 1
+            verdict.note(f"instance {uid} was committed to and is not there")
+        elif len(found) > 1 or whole != [acknowledged.get(uid, whole[0])]:
+            verdict.changed += 1
+            verdict.note(f"instance {uid} was committed to and is another one")
+
+
+def _uids(value: object) -> list[str]:
+    assert isinstance(value, list)
+    return [str(each) for each in value]
 
 
 def _accepted(line: dict[str, Any], key: str) -> bool:
@@ -88,16 +143,17 @@ def _read_store(data: Path, verdict: Verdict) -> dict[str, list[Owed]]:
     connection = open_reader(data / "gateway.db")
     epoch = connection.execute("SELECT value FROM about WHERE name = 'epoch'").get
     rows = connection.execute(
-        "SELECT d.id, d.ordinal, e.name, s.name, m.kind, m.identifier, m.raw FROM delivery d"
+        "SELECT d.id, d.ordinal, e.name, s.name, m.kind, m.identifier, m.raw,"
+        " m.headers ->> 'StudyInstanceUID' FROM delivery d"
         " JOIN message m ON m.id = d.message JOIN endpoint e ON e.id = d.destination"
         " JOIN endpoint s ON s.id = m.source ORDER BY d.id"
     )
     owed: dict[str, list[Owed]] = {"slow": [], "healthy": [], "broker": [], "pacs": []}
-    for number, ordinal, destination, source, kind_text, identifier, raw in rows:
+    for number, ordinal, destination, source, kind_text, identifier, raw, study in rows:
         kind = Kind(kind_text)
         sha256 = hashlib.sha256(raw).hexdigest() if kind is Kind.HL7 else None
         key = _key(destination, kind, identifier, sha256, ordinal, f"{epoch}-{number}")
-        owed[destination].append(Owed(number, source, kind, identifier, key, sha256))
+        owed[destination].append(Owed(number, source, kind, identifier, key, sha256, study or ""))
     verdict.stored = int(str(connection.execute("SELECT count(*) FROM message").get))
     twice = connection.execute(
         "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) n FROM message WHERE identifier IS NOT NULL"
@@ -145,7 +201,7 @@ def _judge_destination(
     ids: dict[str, set[str]] = {}
     contents: dict[str, set[str]] = {}
     taken: set[str] = set()
-    latest = 0
+    latest: dict[str, int] = {}
     for key, number, sha256, accepted in _arrivals(world, destination):
         one = expected.get(key)
         if one is None:
@@ -154,10 +210,10 @@ def _judge_destination(
             continue
         if key in ids:
             verdict.repeated += 1
-        elif one.number < latest:
+        elif one.number < latest.get(one.queue, 0):
             verdict.out_of_order += 1
-            verdict.note(f"{destination}: delivery {one.number} first arrived after {latest}")
-        latest = max(latest, one.number)
+            verdict.note(f"{destination}: delivery {one.number} first arrived after {latest[one.queue]}")
+        latest[one.queue] = max(latest.get(one.queue, 0), one.number)
         ids.setdefault(key, set()).add(number)
         contents.setdefault(key, set()).add(sha256)
         if accepted:

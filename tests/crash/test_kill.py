@@ -31,6 +31,8 @@ def test_everything_acknowledged_arrives_in_order_and_unchanged_though_the_agent
     assert verdict.good
     assert verdict.acknowledged > 100
     assert verdict.delivered > 300
+    assert verdict.promised > 3
+    assert verdict.committed > 30
 
 
 def lose_one(lines: Lines) -> None:
@@ -51,6 +53,27 @@ def repeat_one_under_a_new_id(lines: Lines) -> None:
     lines.append({**lines[0], "id": "NEW-1"})
 
 
+def lose_a_report(lines: Lines) -> None:
+    del lines[next(place for place, line in enumerate(lines) if line.get("act") == "reported")]
+
+
+def refuse_a_commitment(lines: Lines) -> None:
+    report = next(line for line in lines if line.get("act") == "reported")
+    report["committed"], report["failed"] = report["failed"], report["committed"]
+
+
+def commit_to_something_else(lines: Lines) -> None:
+    committed = next(line for line in lines if line.get("act") == "reported")["committed"]
+    assert isinstance(committed, list)
+    next(line for line in lines if line["id"] == committed[0])["sha256"] = "0" * 64
+
+
+def commit_to_nothing(lines: Lines) -> None:
+    for line in lines:
+        if line.get("act") == "reported":
+            line["committed"] = ["1.2.3"]
+
+
 @pytest.mark.parametrize(
     ("journal", "tamper", "number"),
     [
@@ -60,6 +83,10 @@ def repeat_one_under_a_new_id(lines: Lines) -> None:
         ("healthy", repeat_one_under_a_new_id, "repeated_new_id"),
         ("pacs", lose_one, "lost"),
         ("pacs", swap_two, "out_of_order"),
+        ("imaging", lose_a_report, "lost"),
+        ("imaging", refuse_a_commitment, "lost"),
+        ("imaging", commit_to_something_else, "changed"),
+        ("imaging", commit_to_nothing, "lost"),
     ],
 )
 def test_the_judge_sees_what_is_wrong(

@@ -14,7 +14,7 @@ from typing import Any
 from tests.system.agents import ROOT, Agent, free_port
 
 READY_TIMEOUT_S = 30.0
-STOP_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 60.0  # the modality waits for its last reports
 POLL_S = 0.05
 
 # Slow and failing, but seldom enough that the lane keeps up with the load: a failure costs it a second and more.
@@ -57,6 +57,8 @@ listen = "127.0.0.1:{mllp}"
 name = "imaging"
 type = "dicom"
 listen = "127.0.0.1:{dicom}"
+services = ["echo", "storage", "commitment"]
+peers = [{{ ae_title = "MODALITY", host = "127.0.0.1", port = {modality} }}, {{ ae_title = "PROBE" }}]
 
 [[source]]
 name = "bed-1"
@@ -157,6 +159,8 @@ class Load:
     instances_per_s: int = 15
     devices_rate: int = 20  # times faster than life: a row every 0.1 s
     instance_bytes: str = "48KB"
+    associations: int = 2
+    committed_every: int = 10  # Instances that the modality asks to be committed to at a time
     slow_emr: Sequence[dict[str, object]] = tuple(SLOW_EMR)
     slow_pacs: Sequence[dict[str, object]] = tuple(SLOW_PACS)
 
@@ -190,6 +194,7 @@ class World:
             wait_until(lambda bed=bed: (self.folder / bed).is_symlink(), READY_TIMEOUT_S)  # type: ignore[misc]
         self.ports = {"slow": slow.port, "healthy": healthy.port, "pacs": pacs.port, "broker": broker}
         self.listening = {"mllp": free_port(), "dicom": free_port(), "console": free_port()}
+        self._modality_port = free_port()  # where reports of commitment come
         self.write_config(self.ports)
 
     def write_config(self, ports: dict[str, int]) -> None:
@@ -201,6 +206,7 @@ class World:
                 bed_2=(self.folder / "bed-2").readlink(),
                 reserve=self.reserve,
                 stop_intake_below=self.stop_intake_below,
+                modality=self._modality_port,
                 **self.listening,
                 **ports,
             ),
@@ -221,10 +227,16 @@ class World:
         options = ("--kind", "mix", "--connections", 4, "--window", 4, "--rate", self.load.messages_per_s)
         more = ("--retry-refused", "--ack-timeout", 5, "--seed", self.seed, "--journal", self.journal("emr"))
         self._senders.append(Simulator("emr", "--to", to, *options, *more))
-        to = f"127.0.0.1:{self.listening['dicom']}"
-        options = ("--series", "CT", "--instances", 10, "--size", self.load.instance_bytes, "--associations", 2)
-        more = ("--rate", self.load.instances_per_s, "--seed", self.seed, "--journal", self.journal("imaging"))
-        self._senders.append(Simulator("modality", "--to", to, *options, *more))
+        self._senders.append(Simulator("modality", *self._modality_options()))
+
+    def _modality_options(self) -> list[object]:
+        load = self.load
+        return [
+            *("--to", f"127.0.0.1:{self.listening['dicom']}", "--associations", load.associations),
+            *("--series", "CT", "--instances", 10, "--size", load.instance_bytes, "--rate", load.instances_per_s),
+            *("--commitment", load.committed_every, "--listen", f"127.0.0.1:{self._modality_port}"),
+            *("--seed", self.seed, "--journal", self.journal("imaging")),
+        ]
 
     def stop_sending(self) -> None:
         """Send nothing new; devices too. What was sent is waited for a while."""
