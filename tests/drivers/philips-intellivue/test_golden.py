@@ -1,7 +1,7 @@
 """The golden frames of the protocol sheet, byte for byte in both directions.
 
-What a client says is made by the driver; what a monitor says is made by the simulator, from values, and read by the
-driver.
+What a client says is made by the driver. What a monitor says is made by the simulator: from values, and where a capture is
+rich (waves, MDS, announcements) from the captured attributes, so that its envelope and lists are what is held against it.
 """
 
 import struct
@@ -131,7 +131,7 @@ def one(reply: Reply, things: list[Thing], context: int) -> bytes:
 
 
 def waves_again(name: str) -> bytes:
-    """Make a captured wave result again from what the driver reads in it."""
+    """Make a captured wave result again, object by object, from its captured attributes."""
     body = content(name)
     invoke, number_, sequence = struct.unpack_from(">H14xH2xH", body, 8)[0], 3, struct.unpack_from(">H", body, 26)[0]
     things, at = [], 0x3E
