@@ -24,11 +24,13 @@ from gateway.imaging.negotiation import Offer
 from gateway.imaging.rewriting import Rewriter, Rules
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake, flush_on
+from gateway.laboratory import LabOrder, LabQuery
 from gateway.pacing import Pace
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store.checking import object_is_named
+from gateway.store.lab_orders import orders_for
 from gateway.store.lock import hold_folder
 from gateway.store.recovery import stores_set_aside
 from gateway.store.space import Space
@@ -242,9 +244,13 @@ class App:
                 status,
                 clock_step_s=self.config.alarms.clock_step_s,
                 offer=self._offer(source),
+                orders=self._lab_orders,
             ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))
+
+    async def _lab_orders(self, query: LabQuery) -> tuple[LabOrder, ...]:
+        return await asyncio.to_thread(lambda: orders_for(self.store.readers.connection, query))
 
     def _offer(self, source: Source) -> Offer | None:
         """Return what a DICOM Source does beside Verification and Storage."""

@@ -31,7 +31,7 @@ from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
 from gateway.senders.stow import StowSender
 from gateway.sources.dicom import DicomSource as DicomListener
-from gateway.sources.link import CLOCK_STEP_S, DeviceLink
+from gateway.sources.link import CLOCK_STEP_S, DeviceLink, FindOrders
 from gateway.sources.mllp import MllpListener
 from gateway.sources.sdc import SdcLink
 from gateway.spool import Spool
@@ -78,8 +78,12 @@ def make_source(
     *,
     clock_step_s: float = CLOCK_STEP_S,
     offer: Offer | None = None,
+    orders: FindOrders | None = None,
 ) -> Runner:
-    """Build the part that serves a Source; `offer` is what a DICOM Source does beside Verification and Storage.
+    """Build the part that serves a Source.
+
+    `offer` is what a DICOM Source does beside Verification and Storage; `orders` knows what is ordered, for Devices
+    that ask.
 
     Raises ConfigError for a driver that is not installed.
     """
@@ -93,7 +97,7 @@ def make_source(
             driver, faults = create_driver(source.driver, source.options)
             if driver is None:
                 raise ConfigError("; ".join(str(fault) for fault in faults))
-            return DeviceLink(source, driver, intake, clock, status, clock_step_s=clock_step_s)
+            return DeviceLink(source, driver, intake, clock, status, clock_step_s=clock_step_s, orders=orders)
         case SdcSource():
             return SdcLink(source, intake, clock, status, clock_step_s=clock_step_s)
     assert_never(source)

@@ -4,6 +4,7 @@ A driver is a frozen dataclass: its fields are its settings (`options` of a Devi
 Session, and `about` says what it is. It is found by name in the entry-point group `gateway.drivers`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
@@ -11,6 +12,7 @@ from gateway.errors import ContentError
 from gateway.formats.device_rows import oximeter
 from gateway.formats.device_times import read_clock
 from gateway.formats.observing import observe, observe_wave
+from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import (
     Absent,
     Condition,
@@ -29,6 +31,7 @@ from gateway.protocols.lines import LineSession
 __all__ = [
     "About",
     "Absent",
+    "Asking",
     "Condition",
     "Containment",
     "ContentError",
@@ -96,6 +99,19 @@ class Parting(Protocol):
 
     def part(self) -> None:
         """Make `take_output` hand over the last word, and nothing after it."""
+        ...
+
+
+@runtime_checkable
+class Asking(Protocol):
+    """A Session whose Device asks what is to be done with a sample."""
+
+    def take_queries(self) -> list[LabQuery]:
+        """Hand over what the Device asked since the last call."""
+        ...
+
+    def answer(self, query: LabQuery, orders: Sequence[LabOrder], now: float) -> None:
+        """Learn what is ordered, () for nothing."""
         ...
 
 

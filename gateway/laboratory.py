@@ -30,3 +30,12 @@ class LabOrder:
     sex: str = ""
     urgent: bool = False
     ordered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabOrderChange:
+    """One test of one sample was ordered or cancelled; `samples` are all numbers by which the sample is known."""
+
+    order: LabOrder
+    samples: tuple[str, ...]
+    cancelled: bool = False

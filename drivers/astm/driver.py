@@ -5,7 +5,7 @@ a frame, ETB where ETX belongs, delimiters of their own. What must be told is an
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from drivers.astm.mapping import Dialect, mark_of, results_of
@@ -22,10 +22,10 @@ from gateway.protocols.border import Reader
 class Astm:
     """Settings of an analyser.
 
-    `tests` says what the analyser's tests are, over the table that comes with the driver. `patient_id_fields` are
-    the fields of the P record that may hold the patient's number, the first that does counts (3 practice, 4 laboratory,
-    5 third). `answer_queries` false
-    leaves questions unanswered. `transmit` false listens beside another host and says nothing.
+    `tests` says what the analyser's tests are, over the table that comes with the driver. `patient_id_fields` are the
+    fields of the P record that may hold the patient's number, the first that does counts (3 practice, 4 laboratory, 5
+    third). `answer_queries` false leaves questions unanswered; `order_codes` gives the analyser's name of a test by
+    the code of its orders. `transmit` false listens beside another host and says nothing.
     """
 
     about: ClassVar[About] = About(
@@ -68,6 +68,7 @@ class Astm:
     checksum: bool = True
     enq_required: bool = False
     answer_queries: bool = True
+    order_codes: dict[str, str] = field(default_factory=dict)
     transmit: bool = True
 
     def open(self) -> Session:
@@ -91,7 +92,10 @@ class Astm:
         return results_of(self._decode(text), Dialect(self.tests, self.patient_id_fields, self.manufacturer))
 
     def _render(self, query: LabQuery, orders: Sequence[LabOrder]) -> list[bytes]:
-        return [record.encode(self.encoding, "replace") for record in answer_to(query, orders)]
+        known = [
+            replace(order, tests=tuple(self.order_codes.get(test, test) for test in order.tests)) for order in orders
+        ]
+        return [record.encode(self.encoding, "replace") for record in answer_to(query, known)]
 
     def _decode(self, text: bytes) -> str:
         return text.decode(self.encoding, "replace")

@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
 from gateway.config import DeviceSource, Line
-from gateway.driver import Driver, LineSettings, Parting, Session
-from gateway.errors import LinkError
+from gateway.driver import Asking, Driver, LineSettings, Parting, Session
+from gateway.errors import LinkError, StoreError
+from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import Reading
 from gateway.net.opening import open_stream
 from gateway.net.stream import Metered, Stream
@@ -34,6 +35,8 @@ CLOCK_STEP_S = 2.0
 logger = logging.getLogger("gateway.sources")
 
 Opener = Callable[[str, LineSettings], Awaitable[Stream]]
+FindOrders = Callable[[LabQuery], Awaitable[tuple[LabOrder, ...]]]
+"""Looks up what is ordered for a sample or patient. Raises StoreError."""
 
 
 class DeviceLink:
@@ -49,16 +52,22 @@ class DeviceLink:
         *,
         opener: Opener = open_stream,
         clock_step_s: float = CLOCK_STEP_S,
+        orders: FindOrders | None = None,
     ) -> None:
-        """Take the parts; `driver` was built from the stanza's options, `clock_step_s` is `alarms.clock_step_s`."""
+        """Take the parts; `driver` was built from the stanza's options, `clock_step_s` is `alarms.clock_step_s`.
+
+        `orders` knows what is ordered, for Devices that ask.
+        """
         self._settings = settings
         self._driver = driver
         self._clock = clock
         self._status = status
         self._opener = opener
+        self._orders = orders
         self._line = line_of(settings.line, driver.about.line)
         self._silence_s = driver.about.silence_s if settings.quiet_s is None else settings.quiet_s
-        self._backlog = Backlog(intake, clock, status, repeats=driver.about.acknowledges)
+        repeats = driver.about.acknowledges and getattr(driver, "transmit", True)  # a tapped Device hears no refusal
+        self._backlog = Backlog(intake, clock, status, repeats=repeats)
         self._incomings = Incomings(settings.bed, settings.device_id, clock, status, clock_step_s=clock_step_s)
         self._heard_at = 0.0
         self._pause_s = REOPEN_S_MIN
@@ -108,6 +117,7 @@ class DeviceLink:
                 await talk.say()
                 data = await self._hear(talk)
                 await self._feed(talk, data)
+                await self._tell_orders(talk)
                 await self._take(talk)
                 self._heed(talk.session.notice)
         finally:
@@ -145,6 +155,18 @@ class DeviceLink:
             fault = f"session failed: {type(error).__name__}"
             await self._bring(talk, [*talk.session.take_readings(), Reading(raw=data or b"", fault=fault)])
             talk.session = self._driver.open()
+
+    async def _tell_orders(self, talk: "_Talk") -> None:
+        """Answer what the Device asked; where nobody knows, its Session says so by itself."""
+        if self._orders is None or not isinstance(talk.session, Asking):
+            return
+        for query in talk.session.take_queries():
+            try:
+                orders = await self._orders(query)
+            except StoreError as error:
+                logger.warning("query.unanswered source=%s reason=%s", self._settings.name, error)
+                continue
+            talk.session.answer(query, orders, self._clock.monotonic())
 
     async def _take(self, talk: "_Talk") -> None:
         await self._bring(talk, talk.session.take_readings())

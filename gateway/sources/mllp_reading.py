@@ -21,6 +21,7 @@ from gateway.formats.acknowledgement import (
     is_acknowledgement,
 )
 from gateway.formats.hl7 import Header, keys_of, read_header
+from gateway.formats.lab_orders import is_lab_order, read_lab_orders
 from gateway.formats.orders import is_order, read_changes
 from gateway.model import Incoming, Kind
 from gateway.orders import Action, OrderChange, OrderRules
@@ -125,7 +126,7 @@ def _message(content: bytes, header: Header, origin: Origin, now: datetime, quar
     codec = header.codec(origin.encoding)
     keys = keys_of(content, header, codec)
     changes: tuple[object, ...] = ()
-    if origin.orders.enabled and quarantined is None and is_order(header):
+    if origin.orders.enabled and quarantined is None and (is_order(header) or is_lab_order(header)):
         changes = _changes(content, header, codec, origin, now)
     return Incoming(
         source=origin.source,
@@ -144,8 +145,14 @@ def _message(content: bytes, header: Header, origin: Origin, now: datetime, quar
 
 
 def _changes(content: bytes, header: Header, codec: str, origin: Origin, now: datetime) -> tuple[object, ...]:
-    """Return what a message changes in the worklist; it is kept and accepted whatever is wrong with that."""
+    """Return what a message changes in the worklist, or of the laboratory's orders.
+
+    It is kept and accepted whatever is wrong with that.
+    """
     try:
+        ordered = read_lab_orders(content, header, codec, now) if is_lab_order(header) else ()
+        if ordered:
+            return ordered
         return read_changes(content, header, codec, origin.orders, source=origin.source, at=now)
     except Exception as error:  # noqa: BLE001 - border: a bug of the mapping must cost no message; it is listed
         _log.error("order.failed source=%s error=%s place=%s", origin.source, type(error).__name__, place_of(error))

@@ -4,7 +4,9 @@ from collections.abc import Callable, Sequence
 
 import apsw
 
+from gateway.laboratory import LabOrderChange
 from gateway.orders import OrderChange, PatientChange, StepChange
+from gateway.store.lab_orders import apply_lab_orders
 from gateway.store.steps import keep_steps
 from gateway.store.worklist import apply_orders, apply_patients, apply_performed
 
@@ -14,6 +16,7 @@ Apply = Callable[[apsw.Connection, Sequence[tuple[int, object]]], None]
 _APPLY: dict[type, tuple[Apply, ...]] = {  # the class of a change -> who writes it
     OrderChange: (apply_orders,),
     PatientChange: (apply_patients,),
+    LabOrderChange: (apply_lab_orders,),
     StepChange: (keep_steps, apply_performed),
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import Result
 from gateway.status import LinkState
 from tests.gateway.sources.test_link import device_link, running, simulated, until
@@ -117,3 +118,23 @@ async def test_the_client_that_others_wrote_is_read(chunk: int, mode: str) -> No
     ]
     assert {result.device.serial for result in results} == {"SN9"}
     assert status.lost == 0
+
+
+async def test_a_question_is_answered_with_what_was_ordered(tmp_path: Path) -> None:
+    journal = tmp_path / "sent.jsonl"
+    ordered = LabOrder(sample_id="S0005", tests=("2345-7", "NA"), patient_id="ZZ1", name="ZZTEST^Anna", urgent=True)
+
+    async def find(query: LabQuery) -> tuple[LabOrder, ...]:
+        return (ordered,) if query.sample_id == "S0005" else ()
+
+    async with simulated("simulators.astm", "--rate", "1000", "--count", "5", "--journal", str(journal)) as port:
+        link, _, _ = device_link("astm", port, {"order_codes": {"2345-7": "GLU"}})
+        link._orders = find
+        async with running(link):
+            await until(lambda: journal.exists() and "answer" in journal.read_text())
+
+    (answer,) = [json.loads(line)["answer"] for line in journal.read_text().splitlines() if "answer" in line]
+    assert [record[:1] for record in answer] == ["H", "P", "O", "L"]
+    assert answer[1].startswith("P|1|ZZ1|||ZZTEST^Anna")
+    assert answer[2].startswith(r"O|1|S0005||^^^GLU\^^^NA|S")
+    assert answer[3] == "L|1|N"
