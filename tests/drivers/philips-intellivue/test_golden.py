@@ -1,7 +1,7 @@
 """The golden frames of the protocol sheet, byte for byte in both directions.
 
-What a client says is made by the driver. What a monitor says is made by the simulator: from values, and where a capture is
-rich (waves, MDS, announcements) from the captured attributes, so that its envelope and lists are what is held against it.
+What a client says is made by the driver. What a monitor says is made by the simulator: from values, and where a capture
+is rich (waves, MDS, announcements) from the captured attributes, so that its envelope and lists are what is compared.
 """
 
 import struct
