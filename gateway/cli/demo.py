@@ -18,8 +18,8 @@ from types import FrameType
 from typing import Any
 
 from gateway.cli.client import call
-from gateway.cli.demo_house import RECEIVERS, DemoError, House
-from gateway.cli.demo_view import JournalTail, LastValues, Snapshot, render, render_line, take_snapshot
+from gateway.cli.demo_house import RECEIVERS, SCHEDULED, DemoError, House
+from gateway.cli.demo_view import JournalTail, LastValues, Snapshot, WorkflowTail, render, render_line, take_snapshot
 from gateway.cli.output import add_json, print_json
 from gateway.errors import GatewayError
 
@@ -55,10 +55,11 @@ def _live(folder: Path, for_s: float | None, show: Show) -> Snapshot:
     values = LastValues()
     house = House(folder, values.take)
     tails = tuple(JournalTail(receiver, house.journal(receiver.name)) for receiver in RECEIVERS)
+    workflow = WorkflowTail(house.journal(SCHEDULED))
     began_s = time.monotonic()
 
     def look() -> Snapshot:
-        return take_snapshot(time.monotonic() - began_s, call(house.data_dir, "status"), tails, values)
+        return take_snapshot(time.monotonic() - began_s, call(house.data_dir, "status"), tails, values, workflow)
 
     try:
         house.open()
@@ -141,6 +142,7 @@ def _report(last: Snapshot, *, as_json: bool) -> None:
         document = {
             "receivers": [one.document() for one in last.receivers],
             "devices": [device.document() for device in last.devices],
+            "workflow": last.workflow,
             "seconds": round(last.seconds, 1),
         }
         print_json(document)

@@ -1,6 +1,9 @@
 """The house the demo shows: simulators and the agent as child processes, their ports and the agent's configuration.
 
-    oximeters (ptys), EMR (MLLP), modality (DICOM) --> agent --> MLLP receiver, MQTT broker and consumer, PACS
+    oximeters (ptys), EMR (MLLP), modalities (DICOM) --> agent --> MLLP receivers, MQTT broker and consumer, PACS
+
+One modality stores images of its own; another, CT1, does the scheduled workflow: the EMR's orders are its worklist, its
+procedure steps become order status at the RIS, its images are committed to.
 
 The simulators are programs of their own: they are started, never imported. Everything listens on 127.0.0.1.
 """
@@ -22,6 +25,8 @@ READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 12.0
 ADT_PER_S = 2.0
 IMAGES_PER_S = 1.0
+ORDERS_PER_S = 0.5
+WORKLIST_INTERVAL_S = 0.5
 
 
 class DemoError(GatewayError):
@@ -55,8 +60,10 @@ RECEIVERS = (
     DemoReceiver(name="emr", type="mllp", simulator="mllp_receiver"),
     DemoReceiver(name="broker", type="mqtt", simulator="mqtt_receiver"),
     DemoReceiver(name="pacs", type="dicom", simulator="dicom_receiver"),
+    DemoReceiver(name="ris", type="mllp", simulator="mllp_receiver"),
 )
-INPUTS = ("emr-simulator", "modality", *(device.name for device in DEVICES))
+SCHEDULED = "ct1"
+INPUTS = ("emr-simulator", "orders", "modality", SCHEDULED, *(device.name for device in DEVICES))
 
 
 class Child:
@@ -133,6 +140,7 @@ class House:
     def open(self) -> None:
         """Start the receivers, the Devices and the agent, in this order; raises DemoError."""
         emr = self._ready_port("emr", "mllp_receiver", "--journal", self.journal("emr"))
+        ris = self._ready_port("ris", "mllp_receiver", "--journal", self.journal("ris"))
         pacs = self._ready_port("pacs", "dicom_receiver", "--ae-title", "PACS", "--journal", self.journal("pacs"))
         broker = self._ready_port("mqtt-broker", "broker")
         consumer = ("--to", f"127.0.0.1:{broker}", "--version", "3.1.1", "--journal", self.journal("broker"), "--echo")
@@ -142,16 +150,24 @@ class House:
             self._simulator(device.name, device.driver, *options).ready()
         self._mllp, self._dicom = _free_port(), _free_port()
         ports = {device.name: self._port(device).resolve() for device in DEVICES}  # the ptys the links lead to
-        text = configuration(self.data_dir, ports, mllp=(self._mllp, emr), dicom=(self._dicom, pacs), broker=broker)
+        text = configuration(
+            self.data_dir, ports, mllp=(self._mllp, emr), dicom=(self._dicom, pacs), broker=broker, ris=ris
+        )
         self.config.write_text(text, encoding="utf-8")
         self._start("agent", [sys.executable, "-m", "gateway.cli.main", "run", "-c", str(self.config)])
 
     def start_inputs(self) -> None:
-        """Let the EMR and the modality send; call this when the agent listens."""
-        to = ("--rate", ADT_PER_S, "--journal", self.journal("emr-simulator"))
-        self._simulator("emr-simulator", "emr", "--to", f"127.0.0.1:{self._mllp}", *to).ready()
-        to = ("--rate", IMAGES_PER_S, "--journal", self.journal("modality"))
-        self._simulator("modality", "modality", "--to", f"127.0.0.1:{self._dicom}", *to).ready()
+        """Let the EMR and the modalities send; call this when the agent listens."""
+        hl7, imaging = ("--to", f"127.0.0.1:{self._mllp}"), ("--to", f"127.0.0.1:{self._dicom}")
+        changes = ("--xo-every", 3, "--ca-every", 4, "--change-after", 0)
+        self._simulator("orders", "orders", *hl7, "--rate", ORDERS_PER_S, *changes, "--station", "CT1").ready()
+        day = ("--own-station", "--calling", "CT1", "--poll", WORKLIST_INTERVAL_S, "--size", "32KB")
+        journal = ("--journal", self.journal(SCHEDULED))
+        self._simulator(SCHEDULED, "modality", "--scheduled", *imaging, *day, *journal).ready()
+        journal = ("--journal", self.journal("emr-simulator"))
+        self._simulator("emr-simulator", "emr", *hl7, "--rate", ADT_PER_S, *journal).ready()
+        journal = ("--journal", self.journal("modality"))
+        self._simulator("modality", "modality", *imaging, "--rate", IMAGES_PER_S, *journal).ready()
 
     def stop_inputs(self) -> None:
         """Stop everything that sends; what was accepted stays with the agent."""
@@ -199,25 +215,28 @@ def configuration(
     mllp: tuple[int, int],
     dicom: tuple[int, int],
     broker: int,
+    ris: int,
 ) -> str:
     """Return the demo's gateway.toml.
 
     `ports` are the serial ports by the Device's name; `mllp` and `dicom` the TCP ports (of the Source, of the
-    Destination).
+    Destination); `ris` is where order status goes.
     """
     tables = [
         f'[gateway]\nname = "demo"\ndata_dir = {_quoted(data_dir)}\nfacility = "DEMO"',
         '[retention]\nreserve = "16 MiB"\nstop_intake_below = "64 MiB"',
         f'[console]\nlisten = "127.0.0.1:{_free_port()}"',
         f'[[source]]\nname = "adt-and-orders"\ntype = "mllp"\nlisten = "127.0.0.1:{mllp[0]}"',
-        f'[[source]]\nname = "imaging"\ntype = "dicom"\nlisten = "127.0.0.1:{dicom[0]}"\nae_title = "GATEWAY"',
+        f'[[source]]\nname = "imaging"\ntype = "dicom"\nlisten = "127.0.0.1:{dicom[0]}"\nae_title = "GATEWAY"\n'
+        'services = ["echo", "storage", "worklist", "mpps", "commitment"]',
         *(_device_table(device, ports[device.name]) for device in DEVICES),
         f'[[destination]]\nname = "emr"\ntype = "mllp"\nhost = "127.0.0.1"\nport = {mllp[1]}',
         f'[[destination]]\nname = "broker"\ntype = "mqtt"\nurl = "mqtt://127.0.0.1:{broker}"\nversion = "3.1.1"',
         f'[[destination]]\nname = "pacs"\ntype = "dicom"\nhost = "127.0.0.1"\nport = {dicom[1]}\nae_title = "PACS"',
+        f'[[destination]]\nname = "ris"\ntype = "mllp"\nhost = "127.0.0.1"\nport = {ris}\norder_status = "orm-o01"',
         '[[route]]\nfrom = ["bed-*"]\nto = ["emr", "broker"]',
         '[[route]]\nfrom = ["adt-and-orders"]\nto = ["emr"]',
-        '[[route]]\nfrom = ["imaging"]\nto = ["pacs"]',
+        '[[route]]\nfrom = ["imaging"]\nto = ["pacs", "ris"]',
     ]
     return "\n\n".join(tables) + "\n"
 

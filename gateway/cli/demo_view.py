@@ -12,6 +12,7 @@ from gateway.cli.demo_house import DEVICES, RECEIVERS, DemoReceiver
 LATEST_MAX = 8
 RECENT_MAX = 100_000  # identifiers that are remembered to tell a repeat from news
 PRIVATE = "x_"  # keys a driver made up for what has no standard name
+ACTS = ("queried", "moved", "cancelled", "started", "stored", "completed", "commitment", "error")
 DATA_TOPICS = ("obs", "event", "wave")  # the rest of the feed (status, birth, context) is state, owed to nobody
 
 
@@ -58,6 +59,7 @@ class Snapshot:
     devices: tuple[DeviceView, ...]
     receivers: tuple[ReceiverCount, ...]
     latest: tuple[str, ...]
+    workflow: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -100,6 +102,34 @@ class JournalTail:
             del self._recent[next(iter(self._recent))]
 
 
+@dataclass
+class WorkflowTail:
+    """Counts what the scheduled modality says it did, from its journal."""
+
+    path: Path
+    counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(ACTS, 0))
+    _offset: int = 0
+
+    def look(self) -> None:
+        """Take in the complete new lines."""
+        if not self.path.exists():
+            return
+        with self.path.open("rb") as journal:
+            journal.seek(self._offset)
+            for line in journal:
+                if not line.endswith(b"\n"):
+                    break
+                self._offset += len(line)
+                entry = json.loads(line)
+                act = str(entry.get("act", ""))
+                if act in self.counts:
+                    self.counts[act] += int(entry.get("committed", 0)) if act == "commitment" else 1
+
+    def document(self) -> dict[str, int]:
+        """Return the counts; of commitment, how many Instances were committed to."""
+        return dict(self.counts)
+
+
 class LastValues:
     """The last values of each Device, taken from the MQTT feed by the thread that reads it."""
 
@@ -134,13 +164,19 @@ def _shown(observation: dict[str, Any]) -> tuple[str, str]:
 
 
 def take_snapshot(
-    seconds: float, status: dict[str, Any], tails: tuple[JournalTail, ...], values: LastValues
+    seconds: float,
+    status: dict[str, Any],
+    tails: tuple[JournalTail, ...],
+    values: LastValues,
+    workflow: WorkflowTail | None = None,
 ) -> Snapshot:
     """Bring the agent's status, the journals and the feed together."""
     sources = {source["name"]: source for source in status.get("sources", ())}
     destinations = {destination["name"]: destination for destination in status.get("destinations", ())}
     for tail in tails:
         tail.look()
+    if workflow is not None:
+        workflow.look()
     devices = tuple(
         DeviceView(
             name=device.name,
@@ -162,7 +198,13 @@ def take_snapshot(
         for receiver, tail in zip(RECEIVERS, tails, strict=True)
     )
     latest = sorted(entry for tail in tails for entry in tail.latest)[-LATEST_MAX:]
-    return Snapshot(seconds=seconds, devices=devices, receivers=receivers, latest=tuple(text for _, text in latest))
+    return Snapshot(
+        seconds=seconds,
+        devices=devices,
+        receivers=receivers,
+        latest=tuple(text for _, text in latest),
+        workflow={} if workflow is None else workflow.document(),
+    )
 
 
 def render(snapshot: Snapshot) -> list[str]:
@@ -176,6 +218,8 @@ def render(snapshot: Snapshot) -> list[str]:
     lines += ["", f"{'receiver':16} {'type':9} {'accepted':>8} {'delivered':>9} {'received':>8}"]
     for one in snapshot.receivers:
         lines.append(f"{one.name:16} {one.type:9} {one.accepted:8} {one.delivered:9} {one.received:8}")
+    if snapshot.workflow:
+        lines += ["", "scheduled workflow: " + "   ".join(f"{act} {count}" for act, count in snapshot.workflow.items())]
     return [*lines, "", "latest at the receivers", *snapshot.latest]
 
 

@@ -12,19 +12,22 @@ DEMO_TIMEOUT_S = 90.0
 
 
 def test_the_demo_delivers_all_it_accepted_and_leaves_nothing_behind(tmp_path):
-    command = [sys.executable, "-m", "gateway.cli.main", "demo", "--for", "3", "--json"]
+    command = [sys.executable, "-m", "gateway.cli.main", "demo", "--for", "6", "--json"]
     environment = {"PATH": "/usr/bin:/bin", "TMPDIR": str(tmp_path)}
     ended = subprocess.run(command, capture_output=True, timeout=DEMO_TIMEOUT_S, env=environment, check=False)
 
     assert ended.returncode == 0, ended.stderr.decode()
     document = json.loads(ended.stdout)
     assert [(one["name"], one["type"]) for one in document["receivers"]] == [
-        ("emr", "mllp"), ("broker", "mqtt"), ("pacs", "dicom"),
+        ("emr", "mllp"), ("broker", "mqtt"), ("pacs", "dicom"), ("ris", "mllp"),
     ]  # fmt: skip
     for one in document["receivers"]:
         assert one["accepted"] == one["delivered"] == one["received"] > 0
     assert [device["state"] for device in document["devices"]] == ["up"] * 3
     assert all(device["received"] and "spo2" in device["values"] for device in document["devices"])
+    workflow = document["workflow"]
+    assert min(workflow[act] for act in ("queried", "started", "stored", "completed", "commitment")) > 0
+    assert workflow["error"] == 0
     assert list(tmp_path.iterdir()) == []
 
 

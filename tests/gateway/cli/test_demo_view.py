@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from gateway.cli.demo_house import DEVICES, RECEIVERS, configuration
-from gateway.cli.demo_view import JournalTail, LastValues, render, render_line, take_snapshot
+from gateway.cli.demo_view import JournalTail, LastValues, WorkflowTail, render, render_line, take_snapshot
 from gateway.configfile import load
 
 
@@ -25,7 +25,7 @@ def _status(accepted, delivered):
 def test_the_configuration_is_without_fault(tmp_path):
     ports = {device.name: Path(f"/dev/pts/{number}") for number, device in enumerate(DEVICES)}
     file = tmp_path / "gateway.toml"
-    file.write_text(configuration(tmp_path, ports, mllp=(20001, 20002), dicom=(20003, 20004), broker=20005))
+    file.write_text(configuration(tmp_path, ports, mllp=(20001, 20002), dicom=(20003, 20004), broker=20005, ris=20006))
 
     assert load(file).faults == ()
 
@@ -56,7 +56,7 @@ def test_a_receiver_is_settled_when_all_that_is_owed_has_arrived(tmp_path):
 
     for accepted, delivered, settled in ((2, 2, True), (3, 2, False), (3, 3, False), (1, 1, True)):
         snapshot = take_snapshot(1.0, _status(accepted, delivered), tails, LastValues())
-        assert [one.settled for one in snapshot.receivers] == [settled] * 3
+        assert [one.settled for one in snapshot.receivers] == [settled] * 4
 
 
 def test_last_values_come_from_the_feed_and_are_shown(tmp_path):
@@ -71,3 +71,13 @@ def test_last_values_come_from_the_feed_and_are_shown(tmp_path):
     assert snapshot.devices[0].values == {"spo2": "97 %", "pulse": "sensor-off"}
     assert any("spo2 97 %" in line for line in render(snapshot))
     assert "emr 0/1/2" in render_line(snapshot)
+
+
+def test_the_scheduled_workflow_is_counted(tmp_path):
+    tail = WorkflowTail(tmp_path / "j")
+    lines = [_entry("a", act="started"), _entry("b", act="stored"), _entry("c", act="commitment", committed=3)]
+    (tmp_path / "j").write_text("".join(lines) + _entry("d", act="other")[:9])
+    snapshot = take_snapshot(1.0, _status(0, 0), _tails(tmp_path), LastValues(), tail)
+
+    assert [snapshot.workflow[act] for act in ("started", "stored", "commitment", "error")] == [1, 1, 3, 0]
+    assert any("commitment 3" in line for line in render(snapshot))
