@@ -56,19 +56,22 @@ class Draft:
     """
 
     def __init__(self, name: str, path: Path) -> None:
-        """Create the file. Raises OSError."""
         self.name = name
         self.path = path
         self.size = 0
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         self._direct = bool(DIRECT)
+        self._number = -1
+
+    def open(self) -> None:
+        """Open the file, which is empty; make it where it is not. Raises OSError."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
         try:
-            self._number = os.open(path, flags | DIRECT, 0o640)
+            self._number = os.open(self.path, flags | DIRECT, 0o640)
         except OSError as error:
             if error.errno != errno.EINVAL:
                 raise
-            self._direct = False  # this file system has none
-            self._number = os.open(path, flags, 0o640)
+            self._direct = False  # this file system has no direct writes
+            self._number = os.open(self.path, flags, 0o640)
 
     def write(self, data: memoryview) -> None:
         """Append. Past the page cache while each call begins on a block, in memory too; the last may end anywhere.
@@ -165,6 +168,11 @@ class Spool:
             (draft,) = self._make(1)
         if len(self._pool) < POOL_LOW:
             self.prepare()
+        try:
+            draft.open()
+        except OSError as error:
+            self.discard(draft)
+            raise _store_error("opening a file", error) from error
         self.coming.add(draft.name)
         return draft
 
@@ -218,6 +226,8 @@ class Spool:
                 name = secrets.token_hex(32)
                 draft = Draft(name, self.incoming / name)
                 made.append(draft)
+                draft.open()
+                draft.close()
                 os.link(draft.path, self.objects / name)
             self._sync.wait()
         except OSError as error:

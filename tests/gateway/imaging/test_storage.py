@@ -3,7 +3,7 @@ import io
 import mmap
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -43,10 +43,11 @@ class FakeIntake:
 
 
 @pytest.fixture
-def spool(tmp_path: Path) -> Spool:
+def spool(tmp_path: Path) -> Iterator[Spool]:
     spool = Spool(tmp_path / "spool")
     spool.open()
-    return spool
+    yield spool
+    spool.close()
 
 
 @pytest.fixture
