@@ -12,6 +12,7 @@ comes on a new association to --report-to, whatever stands).
 
 import argparse
 import threading
+from contextlib import suppress
 from typing import Any, cast
 
 from pydicom.dataset import Dataset
@@ -136,10 +137,9 @@ class Archive:
 
     def _send(self, report: Dataset, event_type: int, assoc: Association, *, elsewhere: bool) -> tuple[int | None, str]:
         if assoc.is_established and not elsewhere:
-            try:
-                return _tell(assoc, report, event_type), "same"
-            except (RuntimeError, ValueError):
-                pass  # it was released while we made up our mind
+            with suppress(RuntimeError, ValueError):  # it was released while we made up our mind
+                if (status := _tell(assoc, report, event_type)) is not None:
+                    return status, "same"
         if self._report_to is None:
             return None, "none"
         entity = AE(ae_title=self._ae_title)
