@@ -162,6 +162,10 @@ class Rewriter:
         known = self._demographics({keyword: str(head.get(keyword, "") or "") for keyword in IDENTIFYING})
         if known is None:
             return
+        study, patient = str(head.get("StudyInstanceUID", "")), str(head.get("PatientID", "") or "")
+        is_same_study = bool(study) and known.get("StudyInstanceUID") == study
+        if not is_same_study and patient and known.get("PatientID") != patient:  # an accession number typed wrong
+            raise ContentError("not coerced: the worklist has another patient under its accession number")
         before = Dataset()
         for keyword in COERCED:
             value = known.get(keyword)

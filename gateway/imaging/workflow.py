@@ -108,7 +108,8 @@ class Workflow:
         """Return what the worklist says of an Instance's patient, by keyword; None where it has no item."""
         study, accession = header.get("StudyInstanceUID", ""), header.get("AccessionNumber", "")
         item = self._find_item(ScheduledStep(study_instance_uid=study, accession_number=accession))
-        return None if item is None else {keyword: text_at(item, tag) for keyword, tag in COMPARED.items()}
+        tags = COMPARED | {"IssuerOfPatientID": 0x00100021}
+        return None if item is None else {keyword: text_at(item, tag) for keyword, tag in tags.items()}
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:
@@ -117,7 +118,10 @@ class Workflow:
 
     def _query(self, source: DicomSource) -> dict[tuple[int, str], Service]:
         """Return Query/Retrieve over what the box holds, in both information models."""
-        dial = MoveDestinations(named_in(source, self._config().destinations), self._clock)
+        config = self._config()
+        clean = {name for route in config.routes if route.deidentify for name in route.to}
+        open_to_all = [each for each in config.destinations if each.name not in clean]  # C-MOVE changes nothing
+        dial = MoveDestinations(named_in(source, open_to_all), self._clock)
         moving, getting = Moving(self._retrieving, dial), Getting(self._retrieving)
         services: dict[tuple[int, str], Service] = {}
         for root in Root:

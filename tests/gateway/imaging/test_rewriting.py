@@ -193,6 +193,20 @@ def test_coerced_demographics_keep_what_was_there_before(spool: Spool, tmp_path:
     assert kept.AttributeModificationDateTime.startswith("20260101123000")
 
 
+def test_another_patients_item_changes_nothing_unless_it_is_of_the_same_study(spool: Spool, tmp_path: Path) -> None:
+    path = written(ct(), tmp_path / "a.dcm")
+    other = {"PatientID": "PID-99", "PatientName": "ROE^RICHARD"}
+
+    with pytest.raises(ContentError, match="another patient"):
+        changed(spool, path, route(coerce="worklist"), demographics=lambda header: other)
+    same = changed(
+        spool, path, route(coerce="worklist"), demographics=lambda header: other | {"StudyInstanceUID": "1.2.3"}
+    )
+
+    assert pydicom.dcmread(same).PatientID == "PID-99"
+    assert pydicom.dcmread(same).OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientID == "PID-77"
+
+
 def test_without_an_item_nothing_is_coerced(spool: Spool, tmp_path: Path) -> None:
     path = written(ct(), tmp_path / "a.dcm")
 
@@ -300,6 +314,7 @@ def _no_new_faults(path: Path, made: Path) -> None:
     assert not faults(made) - faults(path), path.name
 
 
+NEW = {"PatientName": "NEW^NAME", "PatientID": "N1"}
 BROKEN = {"empty_charset_LEI.dcm", "nested_priv_SQ.dcm"}  # dciodvfy gives up on these before it looks further
 
 
@@ -323,7 +338,9 @@ def test_dciodvfy_finds_nothing_new_in_what_was_changed(
         if path.name in BROKEN:
             continue
         try:
-            made = changed(spool, path, one, demographics=lambda header: {"PatientName": "NEW^NAME", "PatientID": "N1"})
+            made = changed(
+                spool, path, one, demographics=lambda header: NEW | {"StudyInstanceUID": header["StudyInstanceUID"]}
+            )
         except ContentError:
             continue
         _no_new_faults(path, made)

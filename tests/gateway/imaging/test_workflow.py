@@ -13,6 +13,7 @@ from gateway.config import Config, DicomDestination, DicomSource, Route
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS
 from gateway.imaging.mpps import MPPS_SOP_CLASS
 from gateway.imaging.negotiation import Offer
+from gateway.imaging.retrieving import Moving
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake
 from gateway.model import DeliveryState, Incoming, Kind
@@ -20,7 +21,7 @@ from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.store.commitments import HeldInstance, archive_states
 from gateway.store.store import Store
-from gateway.typed import Address
+from gateway.typed import Address, Secret
 from tests.gateway.store.stores import START, keep, open_store, settle
 
 SOURCE = DicomSource(
@@ -133,3 +134,15 @@ async def test_the_tasks_run_until_they_are_cancelled(store: Store, tmp_path: Pa
     await asyncio.gather(*tasks, return_exceptions=True)
 
     assert done == set()
+
+
+def test_a_peer_that_gets_de_identified_objects_cannot_be_named_in_a_move(store: Store, tmp_path: Path) -> None:
+    source = replace(SOURCE, services=("query",))
+    clean = Route(sources=("imaging",), to=("other",), deidentify="basic", secret=Secret(env="HOME"))
+    config = replace(CONFIG, sources=(source,), routes=(*CONFIG.routes, clean))
+
+    moving = workflow(store, tmp_path, config).offer(source).services[0x0021, "1.2.840.10008.5.1.4.1.2.2.2"]
+
+    assert isinstance(moving, Moving)
+    assert moving._dial("P", [], None) is not None  # type: ignore[arg-type]
+    assert moving._dial("O", [], None) is None  # type: ignore[arg-type]
