@@ -10,6 +10,7 @@ import pytest
 from gateway.alarms import Alarms
 from gateway.clock import ManualClock
 from gateway.config import Config, DicomDestination, DicomSource, Route
+from gateway.dataset import Element, text_at
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS
 from gateway.imaging.mpps import MPPS_SOP_CLASS
 from gateway.imaging.negotiation import Offer
@@ -17,10 +18,12 @@ from gateway.imaging.retrieving import Moving
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake
 from gateway.model import DeliveryState, Incoming, Kind
+from gateway.orders import Action, OrderChange, ProcedureStep, ScheduledStep, StepChange, StepState, StepStatus
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.store.commitments import HeldInstance, archive_states
 from gateway.store.store import Store
+from gateway.store.worklist_reading import read_items
 from gateway.typed import Address, Secret
 from tests.gateway.store.stores import START, keep, open_store, settle
 
@@ -146,3 +149,39 @@ def test_a_peer_that_gets_de_identified_objects_cannot_be_named_in_a_move(store:
     assert isinstance(moving, Moving)
     assert moving._dial("P", [], None) is not None  # type: ignore[arg-type]
     assert moving._dial("O", [], None) is None  # type: ignore[arg-type]
+
+
+def test_what_a_step_was_scheduled_as_is_found_with_its_order_numbers(store: Store, tmp_path: Path) -> None:
+    step = Element("SQ", items=({0x00400009: Element("SH", ("S1",))},))
+    attributes = {
+        0x00080050: Element("SH", ("A1",)),
+        0x00100020: Element("LO", ("ZZ1",)),
+        0x0020000D: Element("UI", ("1.2.7",)),
+        0x00400100: step,
+    }
+    order = OrderChange(
+        source="orders",
+        action=Action.CREATE,
+        at=START,
+        accession="A1",
+        step_id="S1",
+        exact=True,
+        placer="P7^OP",
+        filler="F7",
+        attributes=attributes,
+    )
+    keep(store, Incoming(source="orders", kind=Kind.HL7, received_at=START, size=1, digest=b"", changes=(order,)))
+    made = workflow(store, tmp_path)
+    scheduled = ScheduledStep(study_instance_uid="1.2.7", accession_number="A1", step_id="S1")
+    found = made._find_item(scheduled)
+
+    assert found is not None
+    assert (text_at(found, 0x00402016), text_at(found, 0x00400026, 0x00400031)) == ("P7", "OP")
+    assert text_at(found, 0x00402017) == "F7"
+    assert made._find_item(ScheduledStep(study_instance_uid="1.2.9")) is None
+
+    performed = ProcedureStep(sop_instance_uid="1.2.3", state=StepState.COMPLETED, attributes={})
+    change = StepChange(step=performed, scheduled=(scheduled,), at=START)
+    keep(store, Incoming(source="imaging", kind=Kind.MPPS, received_at=START, size=1, digest=b"m", changes=(change,)))
+    (item,) = read_items(store.readers.connection, everything=True)
+    assert (item.status, item.performed) == (StepStatus.COMPLETED, True)
