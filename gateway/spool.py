@@ -74,13 +74,17 @@ class Draft:
             self._number = os.open(self.path, flags, 0o640)
 
     def write(self, data: memoryview) -> None:
-        """Append. Past the page cache while each call begins on a block, in memory too; the last may end anywhere.
+        """Append. Past the page cache while each call begins on a block, in memory too, and all but the last end on one.
 
         Raises OSError.
         """
         whole = len(data) & ~(DISK_BLOCK_BYTES - 1) if self._direct else 0
-        if whole:
+        try:
             self._write(data[:whole])
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            whole = 0  # not where a direct write may begin
         if whole < len(data):
             self._give_up_direct()
             self._write(data[whole:])

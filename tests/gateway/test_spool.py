@@ -1,4 +1,5 @@
 import hashlib
+import mmap
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ from gateway.clock import ManualClock
 from gateway.errors import StoreError
 from gateway.formats.dicom import part10_prefix
 from gateway.model import StoredFile
-from gateway.spool import FolderSync, Spool, name_of
+from gateway.spool import Draft, FolderSync, Spool, name_of
 
 
 @pytest.fixture
@@ -227,3 +228,95 @@ def test_a_caller_during_a_sync_waits_for_the_next_one(tmp_path: Path, monkeypat
             waiter.result(10)
 
     assert 2 <= len(count) <= 4
+
+
+def _draft(spool: Spool, data: bytes) -> Draft:
+    draft = spool.begin()
+    draft.write(memoryview(data))
+    draft.sync()
+    return draft
+
+
+def test_a_draft_has_a_durable_name_before_its_first_byte(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda number: (fsync(number), synced.append(os.fstat(number).st_ino)))
+
+    draft = spool.begin()
+
+    assert spool.objects.stat().st_ino in synced
+    assert (spool.objects / draft.name).stat().st_ino == draft.path.stat().st_ino
+    assert list(spool.names()) == []
+    spool.discard(draft)
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 5000, 1 << 20])
+def test_what_is_committed_stays_and_what_is_discarded_goes(spool: Spool, size: int) -> None:
+    data = os.urandom(size)
+    kept, dropped = _draft(spool, data), _draft(spool, data)
+
+    spool.committed(kept)
+    spool.discard(dropped)
+
+    assert list(spool.names()) == [kept.name]
+    assert spool.path_of(kept.name).read_bytes() == data
+    assert spool.size_bytes() == size
+    assert spool.coming == set()
+
+
+def test_pieces_follow_each_other_and_the_last_may_end_anywhere(spool: Spool) -> None:
+    draft = spool.begin()
+    whole = memoryview(mmap.mmap(-1, 3 * 4096))
+    whole[:] = os.urandom(len(whole))
+    for piece in (whole[:4096], whole[4096:8192], whole[8192:9000]):
+        draft.write(piece)
+    draft.sync()
+
+    assert draft.path.read_bytes() == whole[:9000].tobytes()
+    spool.discard(draft)
+
+
+def test_files_are_made_ahead_and_taken_away_at_the_end(spool: Spool) -> None:
+    draft = spool.begin()
+    spool.committed(draft)
+    spool.close()
+
+    assert [path.name for path in spool.objects.iterdir()] == [draft.name]
+    assert list(spool.incoming.iterdir()) == []
+
+
+def test_a_start_keeps_what_the_store_names_and_nothing_else_that_was_on_its_way(spool: Spool) -> None:
+    named, forgotten = _draft(spool, b"named"), _draft(spool, b"forgotten")
+    earlier = _keep(spool, "1.2.3", b"pixels").name
+
+    again = Spool(spool.folder)
+    again.open(lambda name: name == named.name)
+
+    assert set(again.names()) == {named.name, earlier}
+    assert forgotten.name not in {path.name for path in spool.objects.iterdir()}
+    assert list(spool.incoming.iterdir()) == []
+
+
+def test_a_repeat_goes_unless_what_was_kept_is_rotten(spool: Spool) -> None:
+    prefix = part10_prefix(sop_class_uid="1.2", sop_instance_uid="1.3", transfer_syntax="1.2")
+    digest = hashlib.sha256(b"pixels").digest()
+    first = _draft(spool, prefix + b"pixels")
+    spool.committed(first)
+
+    spool.mend(first.name, digest, _draft(spool, prefix + b"pixels"))
+    assert list(spool.names()) == [first.name]
+
+    spool.path_of(first.name).write_bytes(prefix + b"rotten")
+    spool.mend(first.name, digest, _draft(spool, prefix + b"pixels"))
+    assert list(spool.names()) == [first.name]
+    assert spool.verify(first.name, digest) is None
+    spool.path_of(first.name).unlink()
+    spool.mend(first.name, digest, _draft(spool, prefix + b"pixels"))
+    assert spool.verify(first.name, digest) is None
+
+
+def test_threads_never_share_a_file(spool: Spool) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        names = list(pool.map(lambda _: spool.begin().name, range(300)))
+
+    assert len(set(names)) == 300
