@@ -32,7 +32,7 @@ from sdc11073.wsdiscovery import WSDiscovery
 from sdc11073.xml_types.actions import Actions, periodic_actions
 
 from gateway.config import SdcSource, SdcTls
-from gateway.errors import LinkError
+from gateway.errors import LinkError, place_of
 from gateway.formats.sdc_facts import State
 from gateway.sources.sdc_inbox import Beheld, Ended, Inbox, Reported, Unreadable
 from gateway.sources.sdc_reading import read_host, read_mdib, read_states
@@ -305,7 +305,7 @@ def _reason(error: Exception) -> str:
         return error.strerror or type(error).__name__
     if isinstance(error, http.client.HTTPException):
         return f"no answer as of a provider: {type(error).__name__}"
-    return f"not understood: {type(error).__name__}"
+    return f"not understood: {type(error).__name__} at {place_of(error)}"
 
 
 def _close_logs() -> None:

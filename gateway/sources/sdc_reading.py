@@ -246,9 +246,13 @@ def _coded(value: Any) -> Coded | None:
 
 def _first_text(texts: Any) -> str | None:
     """Return the English text where there is one, else the first."""
-    known = [(each.Lang or "", _text(each.text)) for each in texts or ()]
+    known = [(_lang(each), _text(each.text)) for each in texts or ()]
     ordered = sorted(known, key=lambda item: not item[0].lower().startswith("en"))
     return next((text for _, text in ordered if text), None)
+
+
+def _lang(text: Any) -> str:
+    return str(getattr(text, "Lang", None) or getattr(text, "lang", None) or "")  # BICEPS and DPWS differ here
 
 
 def _text(value: Any) -> str | None:
