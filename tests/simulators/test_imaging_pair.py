@@ -107,17 +107,16 @@ def test_what_was_moved_or_cancelled_meanwhile_is_not_done(start, tmp_path, depa
     assert list(archive.steps.values()) == ["COMPLETED"]
 
 
-@pytest.mark.parametrize(
-    ("fault", "event", "committed", "failed"),
-    [("deny", 2, 0, ["0213", "0213"]), ("partial", 2, 1, ["0112"]), ("late", 1, 2, [])],
-)
-def test_a_pacs_promises_as_scripted(start, tmp_path, department, fault, event, committed, failed):
-    port, _ = department([[item(1)]], json.dumps([{"fault": fault, "delay_s": 0.3}]))
-    scheduled(start, tmp_path, port, "--count", "1").result()
+def test_a_pacs_promises_as_scripted(start, tmp_path, department):
+    script = [
+        {"fault": fault, "at": [number], "delay_s": 0.3} for number, fault in enumerate(("deny", "partial", "late"), 1)
+    ]
+    port, _ = department([[item(1), item(2), item(3)]], json.dumps(script))
+    scheduled(start, tmp_path, port, "--count", "3").result()
 
-    (entry,) = [each for each in read_journal(tmp_path / "m") if each["act"] == "commitment"]
-    assert (entry["event"], entry["committed"]) == (event, committed)
-    assert [each.split()[1] for each in entry["failed"]] == failed
+    entries = [each for each in read_journal(tmp_path / "m") if each["act"] == "commitment"]
+    assert [(each["event"], each["committed"]) for each in entries] == [(2, 0), (2, 1), (1, 2)]
+    assert [[one.split()[1] for one in each["failed"]] for each in entries] == [["0213", "0213"], ["0112"], []]
 
 
 def test_a_report_comes_on_a_new_association_to_a_modality_that_has_left(start, tmp_path, department):

@@ -48,17 +48,25 @@ class Upstream:
         return self.status, None
 
 
-@pytest.fixture
-def upstream() -> Iterator[Callable[..., Upstream]]:
-    made: list[Upstream] = []
-
-    def make(syntax: str = EXPLICIT, sop_class: Any = ModalityPerformedProcedureStep) -> Upstream:
-        made.append(Upstream(syntax, sop_class))
-        return made[-1]
-
-    yield make
-    for one in made:
+@pytest.fixture(scope="module")
+def servers() -> Iterator[dict[tuple[str, Any], Upstream]]:
+    """Peers by what they take: pynetdicom needs half a second to stop one."""
+    made: dict[tuple[str, Any], Upstream] = {}
+    yield made
+    for one in made.values():
         one.server.shutdown()
+
+
+@pytest.fixture
+def upstream(servers: dict[tuple[str, Any], Upstream]) -> Callable[..., Upstream]:
+    def make(syntax: str = EXPLICIT, sop_class: Any = ModalityPerformedProcedureStep) -> Upstream:
+        if (syntax, sop_class) not in servers:
+            servers[syntax, sop_class] = Upstream(syntax, sop_class)
+        one = servers[syntax, sop_class]
+        one.status, one.came = 0x0000, []
+        return one
+
+    return make
 
 
 def parcel(operation: str = "N-CREATE", *, raw: bytes | None = b"", attempts: int = 0, uid: str = "1.2.3") -> Parcel:
