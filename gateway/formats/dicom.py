@@ -67,7 +67,7 @@ _LONG_VRS = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b
 _CHARSET_VRS = frozenset({b"LO", b"LT", b"PN", b"SH", b"ST", b"UC", b"UT"})
 _TEXT_VRS = _CHARSET_VRS | {b"AE", b"AS", b"CS", b"DA", b"DS", b"DT", b"IS", b"TM", b"UI", b"UR"}
 _NUMBERS = {b"US": "H", b"SS": "h", b"UL": "L", b"SL": "l", b"FL": "f", b"FD": "d", b"UV": "Q", b"SV": "q"}
-_UID = re.compile(r"[0-9.]{1,64}")
+_UID = re.compile(r"[0-9][0-9.]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,13 +89,18 @@ class Header:
 
 
 def is_uid(text: str) -> bool:
-    """Tell whether a text is a UID: 1 to 64 digits and dots (PS3.5, 9.1; leading zeros are let pass)."""
+    """Tell whether a text is a UID: a digit, up to 63 digits and dots (PS3.5, 9.1; leading zeros are let pass)."""
     return _UID.fullmatch(text) is not None
 
 
 def clean_uid(text: str) -> str:
     """Return a UID without padding, cut to the 64 characters that one can have."""
-    return text.strip(" \0\t\r\n")[:64].rstrip(" \0")
+    return unpadded(text)[:64].rstrip(" \0")
+
+
+def unpadded(text: str) -> str:
+    """Return a UID without padding: NUL by the standard, blanks and line ends by some senders."""
+    return text.strip(" \0\t\r\n")
 
 
 def part10_prefix(*, sop_class_uid: str, sop_instance_uid: str, transfer_syntax: str, source_ae: str = "") -> bytes:

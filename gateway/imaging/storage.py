@@ -1,9 +1,11 @@
 """Storage service: what a C-STORE means (PS3.4, B), as a function of what came and of the parts that keep it.
 
 An Instance is kept first and judged later: the Modality deletes its copy on Success, so a data set that we cannot
-read, or whose UIDs are not the command's, is kept as it came and answered with a warning. Only the disk refuses, with
-0xA700, which senders repeat. The order is fixed: name and folder, file, row, answer; the row is written while the file
-is synced, and committed after.
+read, or whose UIDs are not the command's, is kept as it came and answered with a warning. The disk refuses, with
+0xA700, which senders repeat; and an Instance whose SOP Instance UID is none (empty, longer than 64, anything but digits
+and dots) is refused with 0xC000, because nothing that is asked for by UID could ever name it. Leading zeros and padding
+are let pass. The order is fixed: name and folder, file, row, answer; the row is written while the file is synced, and
+committed after.
 """
 
 import logging
@@ -45,7 +47,7 @@ class Intake(Protocol):
 class Arrival:
     """One Instance that came whole, and what the C-STORE command said of it.
 
-    UIDs are cleaned of padding but may be anything else. `peer` is the calling AE title and host.
+    UIDs are cleaned of padding but may be anything else, of any length. `peer` is the calling AE title and host.
     """
 
     received: Received
@@ -80,6 +82,11 @@ def store(arrival: Arrival, keeper: Keeper) -> Status:
     """Keep an Instance and say how it went; never raises for content, disk or store."""
     received = arrival.received
     header, fault = _judge_header(received)
+    unnamed = _unnamed(arrival, header)
+    if unnamed is not None:
+        _log.warning("instance.refused source=%s status=C000 reason=%r", keeper.source, unnamed)
+        keeper.spool.discard(received.draft)
+        return Status(code=CANNOT_UNDERSTAND, comment=f"not kept: {unnamed}"[:COMMENT_MAX])
     try:
         accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, header, fault), received.draft.sync)
         if accepted.repeated and accepted.object_name is not None:
@@ -109,6 +116,16 @@ def _judge_header(received: Received) -> tuple[dict[str, str], str | None]:
     if not values.get("SOPInstanceUID") and not values.get("SOPClassUID"):
         return values, "data set has neither SOP Class nor SOP Instance UID"
     return values, None
+
+
+def _unnamed(arrival: Arrival, header: dict[str, str]) -> str | None:
+    """Return why no Instance can have these names, None where one can; a data set without a name has the command's."""
+    if not is_uid(arrival.sop_instance_uid):
+        return "SOP Instance UID of the command is no UID"
+    named = header.get("SOPInstanceUID")
+    if named is not None and not is_uid(named):
+        return "SOP Instance UID of the data set is no UID"
+    return None
 
 
 def _incoming(arrival: Arrival, source: str, header: dict[str, str], fault: str | None) -> Incoming:
@@ -141,6 +158,4 @@ def _mismatch(arrival: Arrival, header: dict[str, str]) -> str | None:
         return "SOP Instance UID of command and data set differ"
     if header.get("SOPClassUID") != arrival.sop_class_uid:
         return "SOP Class UID of command and data set differ"
-    if not is_uid(arrival.sop_instance_uid):
-        return "SOP Instance UID is not a valid UID"
     return None

@@ -25,7 +25,7 @@ from typing import Any, Protocol, TypeVar
 from gateway.clock import Clock
 from gateway.config import DicomSource as Settings
 from gateway.errors import LinkError, StoreError, place_of
-from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix
+from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix, unpadded
 from gateway.formats.identifiers import decode, encode
 from gateway.imaging.negotiation import Offer, answer
 from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink
@@ -467,7 +467,7 @@ class AcceptedAssociation:
             Arrival(
                 received=received,
                 sop_class_uid=clean_uid(command.sop_class_uid),
-                sop_instance_uid=clean_uid(command.sop_instance_uid),
+                sop_instance_uid=unpadded(command.sop_instance_uid),
                 transfer_syntax=self._layer.contexts[message.context_id].transfer_syntax,
                 peer=f"{self.caller.calling_ae_title}@{self.host}",
                 received_at=received_at,

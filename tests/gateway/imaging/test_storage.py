@@ -128,12 +128,37 @@ def test_uids_that_differ_from_the_command_are_a_warning(spool: Spool, intake: F
     assert _store(spool, intake, _dataset(), sop_class="1.2.3").code == 0xB007
 
 
-def test_a_uid_that_is_a_path_stays_in_the_folder(spool: Spool, intake: FakeIntake, tmp_path: Path) -> None:
-    status = _store(spool, intake, _dataset(), uid="../../x")
+@pytest.mark.parametrize("uid", ["../../x", "..", "", "1" * 65, "1.2\0.3", "1.2.a", "\u00d6.1", "1" * 5000])
+def test_what_is_no_uid_is_refused_and_leaves_nothing(
+    spool: Spool, intake: FakeIntake, tmp_path: Path, uid: str
+) -> None:
+    status = _store(spool, intake, _dataset(), uid=uid)
 
-    assert status.code == 0xB007
+    assert (status.code, status.accepted, intake.inputs) == (0xC000, None, [])
+    assert "no UID" in status.comment
     assert [path.name for path in tmp_path.iterdir()] == ["spool"]
     assert {path.name for path in spool.folder.iterdir()} == {"incoming", "objects"}
+    assert (list(spool.names()), spool.coming) == ([], set())
+
+
+@pytest.mark.parametrize("uid", [b"../../x", b"1.2\0.3", b"1" * 66, b"\xd6.1 "])
+def test_a_data_set_whose_name_is_no_uid_is_refused(spool: Spool, intake: FakeIntake, uid: bytes) -> None:
+    named = struct.pack("<HH2sH", 8, 0x16, b"UI", 26) + CT_CLASS.encode() + b"\0"
+    named += struct.pack("<HH2sH", 8, 0x18, b"UI", len(uid)) + uid
+    status = _store(spool, intake, named)
+
+    assert (status.code, intake.inputs, list(spool.names())) == (0xC000, [], [])
+
+
+@pytest.mark.parametrize("uid", ["01.002.3", "1.2..3", "1.2.3.", "9" * 64])
+def test_an_odd_uid_that_can_be_asked_for_is_kept(spool: Spool, intake: FakeIntake, uid: str) -> None:
+    padded = uid.encode() + b" " * (len(uid) % 2)
+    named = struct.pack("<HH2sH", 8, 0x16, b"UI", 26) + CT_CLASS.encode() + b"\0"
+    named += struct.pack("<HH2sH", 8, 0x18, b"UI", len(padded)) + padded
+    status = _store(spool, intake, named, uid=uid)
+
+    (incoming,) = intake.inputs
+    assert (status.code, incoming.identifier) == (0x0000, uid)
 
 
 def test_a_store_that_fails_is_out_of_resources(spool: Spool, intake: FakeIntake) -> None:

@@ -459,17 +459,29 @@ async def test_an_aborted_repeat_does_not_harm_what_was_acknowledged(house: Hous
     assert house.spool.verify(incoming.object_name or "", incoming.digest) is None
 
 
-@pytest.mark.parametrize("uid", ["../../x", "/etc/x", "a\0b", "1" * 5000, "\xd6.1"])
-async def test_a_uid_never_becomes_a_path(house: House, tmp_path: Path, uid: str) -> None:
+@pytest.mark.parametrize("uid", ["../../x", "/etc/x", "a\0b", "1" * 5000, "\xd6.1", ""])
+async def test_what_is_no_uid_is_refused_and_never_becomes_a_path(house: House, tmp_path: Path, uid: str) -> None:
     before = _strangers(tmp_path)
     with await asyncio.to_thread(_associate, house) as sock:
-        status, _ = await asyncio.to_thread(_store, sock, uid, _dataset_bytes(CT))
+        status, comment = await asyncio.to_thread(_store, sock, uid, _dataset_bytes(CT))
+        next_status, _ = await asyncio.to_thread(_store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
 
-    assert status == 0xB007
+    assert (status, next_status) == (0xC000, 0x0000)
+    assert "no UID" in comment
     assert _strangers(tmp_path) == before
-    (incoming,) = house.intake.inputs
-    assert house.spool.verify(incoming.object_name or "", incoming.digest) is None
+    assert len(house.intake.inputs) == len(list(house.spool.names())) == 1
     await _is_well(house)
+
+
+@pytest.mark.parametrize("uid", ["01.002.0003", "1.2.3 ", "1.2.3\0\0", "1.2.3 \0", " 1.2.3"])
+async def test_an_odd_uid_is_no_reason_to_refuse(house: House, uid: str) -> None:
+    dataset = struct.pack("<HH2sH", 8, 0x16, b"UI", 26) + CT_CLASS.encode() + b"\0"
+    dataset += struct.pack("<HH2sH", 8, 0x18, b"UI", len(uid)) + uid.encode()
+    with await asyncio.to_thread(_associate, house) as sock:
+        status, comment = await asyncio.to_thread(_store, sock, uid, dataset)
+
+    assert (status, comment) == (0x0000, "")
+    assert house.intake.inputs[0].identifier == uid.strip(" \0")
 
 
 async def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_works(house: House) -> None:
