@@ -23,7 +23,8 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]
 
 from simulators.journal import Journal
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 3.0
+STUCK_S = 5.0  # pynetdicom 3 waits for ever where an association ends just when something is to be sent on it
 SAME_ASSOCIATION_S = 0.5  # how long a report is waited for where it was asked for
 PAUSE_S = 0.5
 LAST_REPORTS_S = 15.0  # waited for when the modality ends
@@ -108,6 +109,8 @@ class Committer(threading.Thread):
         association = self._associate()
         if association is None:
             return False
+        rescue = threading.Timer(STUCK_S, association.kill)
+        rescue.start()
         try:
             answer, _ = association.send_n_action(
                 asked, REQUEST_COMMITMENT, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
@@ -124,6 +127,7 @@ class Committer(threading.Thread):
             return False
         finally:
             _let_go(association)
+            rescue.cancel()
         return True
 
     def _stand(self) -> None:
@@ -132,7 +136,10 @@ class Committer(threading.Thread):
         with self._changed:
             self._changed.wait_for(lambda: not self._open, 2.0)
         if association is not None:
+            rescue = threading.Timer(STUCK_S, association.kill)
+            rescue.start()
             _let_go(association)
+            rescue.cancel()
 
     def _associate(self) -> Association | None:
         entity = AE(ae_title=self._calling)
