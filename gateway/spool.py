@@ -74,7 +74,7 @@ class Draft:
             self._number = os.open(self.path, flags, 0o640)
 
     def write(self, data: memoryview) -> None:
-        """Append. Past the page cache while each call begins on a block, in memory too, and all but the last end on one.
+        """Append. Past the page cache while each call begins on a block, in memory too; the last may end anywhere.
 
         Raises OSError.
         """
