@@ -69,6 +69,8 @@ def _subrecords(record: bytes) -> list[Subrecord]:
         if kind == _END:
             break
         found.append((offset, kind))
+    if not found:
+        return []
     size = len(record) - HEADER_BYTES
     starts = [offset for offset, _ in found]
     if any(not 0 <= start < size for start in starts) or sorted(set(starts)) != starts:
