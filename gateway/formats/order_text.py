@@ -142,7 +142,9 @@ class OrderText:
 
     def _opened(self, above: Group | None, shared: dict[str, list[Fields]]) -> Group:
         """Return a new group; a further OBR has the ORC and times of the one above it."""
-        own: dict[str, list[Fields]] = {} if above is None else {name: above.own[name] for name in ("ORC", "TQ1") if name in above.own}
+        own: dict[str, list[Fields]] = (
+            {} if above is None else {name: above.own[name] for name in ("ORC", "TQ1") if name in above.own}
+        )
         return Group(self, shared, own)
 
     def _note(self, fields: Fields) -> str:
