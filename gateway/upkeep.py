@@ -23,6 +23,7 @@ from gateway.store.space import Space
 from gateway.store.steps import remove_steps
 from gateway.store.store import CALL_TIMEOUT_S, Store
 from gateway.store.studies import oldest_waiting, remove_studies
+from gateway.store.worklist import remove_old
 
 ROUND_S = 1.0
 AGE_ROUND_S = 5.0
@@ -114,6 +115,8 @@ class Upkeep:
 
     def _sweep_workflow(self, before: int) -> None:
         """Remove old procedure steps, studies and commitment requests that are over."""
+        unused = self._clock.now() - timedelta(days=self._config().worklist.keep_days)
+        self._store.call(lambda connection: remove_old(connection, unused)).result(CALL_TIMEOUT_S)
         for remove in (remove_steps, remove_studies, remove_commitments):
             self._store.call(lambda connection, remove=remove: remove(connection, before)).result(CALL_TIMEOUT_S)  # type: ignore[misc]
 

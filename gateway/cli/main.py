@@ -63,6 +63,13 @@ _COMMANDS = {
         "gateway deliveries --destination pacs --state parked",
         "add_deliveries_arguments",
     ),
+    "worklist": _Command(
+        "worklist",
+        "worklist",
+        "what is scheduled, what a modality sees of it, and why not more",
+        "gateway worklist --as CT1 --query Modality=CT PatientName=DOE*",
+        "add_arguments",
+    ),
     "studies": _Command(
         "studies",
         "studies",

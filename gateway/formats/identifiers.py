@@ -1,7 +1,7 @@
 """DICOM data sets of queries, worklists and procedure steps: bytes to text values and back, and JSON for the store.
 
-Reading and writing elements is pydicom's; letters are ours to watch, because real Modalities declare one character set
-and send another. Reading takes whatever the bytes are and never raises for a single value; writing takes the smallest
+Reading elements is pydicom's; letters are ours to watch, because real Modalities declare one character set and send
+another. Writing is ours too: pydicom's writer reads raw values of items again, in another character set. Reading takes whatever the bytes are and never raises for a single value; writing takes the smallest
 character set that has every letter (PS3.5, 6.1; PS3.3, C.12.1.1.2).
 
 Deflated data sets are refused: nobody needs them for identifiers, and they inflate without limit.
@@ -13,14 +13,12 @@ import struct
 import warnings
 from collections.abc import Iterable, Sequence
 from io import BytesIO
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom import datadict
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.filebase import DicomBytesIO
 from pydicom.filereader import read_dataset
-from pydicom.filewriter import write_dataset
 from pydicom.sequence import Sequence as DicomSequence
 
 from gateway.dataset import Attributes, Element
@@ -33,6 +31,7 @@ from gateway.formats.dicom import DEFLATED, EXPLICIT_BIG, IMPLICIT_LITTLE
 CHARACTER_SET = 0x00080005
 DEPTH_MAX = 16
 ELEMENTS_MAX = 20_000
+SHORT_BYTES_MAX = 0xFFFE
 
 # What an answer may be written in where nobody wishes otherwise, smallest first; the last one has every letter.
 SENSIBLE_SETS = (
@@ -42,6 +41,7 @@ SENSIBLE_SETS = (
 
 _TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 _ASCII_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
 _SINGLE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # a backslash is a letter in these
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _STRIPPED = " \0"
@@ -106,16 +106,11 @@ def encode(attributes: Attributes, transfer_syntax: str, character_sets: Sequenc
     """
     if transfer_syntax == DEFLATED:
         raise ContentError("a Deflated identifier is not written")
-    little = transfer_syntax != EXPLICIT_BIG
-    dataset = _dataset(attributes, character_sets, little)
+    said = {tag: element for tag, element in attributes.items() if tag != CHARACTER_SET}
     if any(character_sets):
-        dataset[CHARACTER_SET] = DataElement(CHARACTER_SET, "CS", "\\".join(character_sets))
-    buffer = DicomBytesIO()
-    buffer.is_implicit_VR, buffer.is_little_endian = transfer_syntax == IMPLICIT_LITTLE, little
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        write_dataset(buffer, dataset)
-    return bytes(buffer.getvalue())
+        said[CHARACTER_SET] = Element("CS", tuple(character_sets))
+    form = _Form(transfer_syntax == IMPLICIT_LITTLE, "<" if transfer_syntax != EXPLICIT_BIG else ">")
+    return _dataset(said, character_sets, form)
 
 
 def character_sets_for(attributes: Attributes, wished: Iterable[Sequence[str]] = ()) -> tuple[str, ...]:
@@ -224,19 +219,33 @@ def _is_in(text: str, terms: Sequence[str]) -> bool:
     return True
 
 
-def _dataset(attributes: Attributes, terms: Sequence[str], little: bool) -> Dataset:
-    dataset = Dataset()
-    for tag in sorted(attributes):
-        if tag == CHARACTER_SET:
-            continue
-        element = attributes[tag]
-        if element.vr == "SQ":
-            items = [_dataset(item, terms, little) for item in element.items]
-            dataset[tag] = DataElement(tag, "SQ", DicomSequence(items))
-        else:
-            value = _encoded(element, terms, little)
-            dataset[tag] = RawDataElement(tag, element.vr, len(value), value, 0, False, little)  # type: ignore[arg-type]
-    return dataset
+class _Form(NamedTuple):
+    """A transfer syntax as far as elements differ in it; `order` is that of `struct`."""
+
+    implicit: bool
+    order: str
+
+
+def _dataset(attributes: Attributes, terms: Sequence[str], form: _Form) -> bytes:
+    return b"".join(_element(tag, attributes[tag], terms, form) for tag in sorted(attributes))
+
+
+def _element(tag: int, element: Element, terms: Sequence[str], form: _Form) -> bytes:
+    """Return an element with its header (PS3.5, 7.1); sequences and items have explicit lengths."""
+    if element.vr == "SQ":
+        items = (_dataset(item, terms, form) for item in element.items)
+        value = b"".join(struct.pack(f"{form.order}HHL", 0xFFFE, 0xE000, len(item)) + item for item in items)
+    else:
+        value = _encoded(element, terms, form.order == "<")
+    head = struct.pack(f"{form.order}HH", tag >> 16, tag & 0xFFFF)
+    if form.implicit:
+        return head + struct.pack(f"{form.order}L", len(value)) + value
+    vr = element.vr.encode("ascii")
+    if element.vr in _LONG_VRS:
+        return head + vr + b"\0\0" + struct.pack(f"{form.order}L", len(value)) + value
+    if len(value) > SHORT_BYTES_MAX:
+        raise ContentError(f"{name_of(tag)} is longer than {SHORT_BYTES_MAX} bytes")
+    return head + vr + struct.pack(f"{form.order}H", len(value)) + value
 
 
 def _encoded(element: Element, terms: Sequence[str], little: bool) -> bytes:
