@@ -1,8 +1,9 @@
 """DICOM data sets of queries, worklists and procedure steps: bytes to text values and back, and JSON for the store.
 
 Reading elements is pydicom's; letters are ours to watch, because real Modalities declare one character set and send
-another. Writing is ours too: pydicom's writer reads raw values of items again, in another character set. Reading takes whatever the bytes are and never raises for a single value; writing takes the smallest
-character set that has every letter (PS3.5, 6.1; PS3.3, C.12.1.1.2).
+another. Writing is ours too: pydicom's writer reads raw values of items again, in another character set. Reading takes
+whatever the bytes are and never raises for a single value; writing takes the smallest character set that has every
+letter (PS3.5, 6.1; PS3.3, C.12.1.1.2).
 
 Deflated data sets are refused: nobody needs them for identifiers, and they inflate without limit.
 """
@@ -45,6 +46,7 @@ _LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN
 _SINGLE_VRS = frozenset({"LT", "ST", "UT", "UR"})  # a backslash is a letter in these
 _NUMBERS = {"US": "H", "SS": "h", "UL": "L", "SL": "l", "FL": "f", "FD": "d", "UV": "Q", "SV": "q"}
 _STRIPPED = " \0"
+_UNDEFINED = 0xFFFFFFFF
 _PIECE = re.compile(r"([=^\n\f\r\t])")  # where a name's or text's first character set holds again (PS3.5, 6.1.2.5.3)
 _LINE = re.compile(r"([\n\f\r\t])")
 
@@ -160,6 +162,8 @@ class _Reading:
 
     def _element(self, dataset: Dataset, tag: int, terms: Sequence[str], depth: int) -> Element | None:
         raw = dataset.get_item(tag)
+        if isinstance(raw, RawDataElement) and raw.value is not None and raw.length not in (len(raw.value), _UNDEFINED):
+            raise ContentError("the data set is cut short")
         vr = str(raw.VR) if raw.VR not in (None, "UN") else vr_of(tag)
         if vr == "SQ":
             value = dataset[tag].value

@@ -112,6 +112,11 @@ def test_ranges_wildcards_and_nonsense_are_read_as_text() -> None:
     }
 
 
+def test_a_data_set_that_is_cut_short_is_refused() -> None:
+    with pytest.raises(ContentError, match="cut short"):
+        decode(b"\x10\0\x10\0PN\x04\0D", EXPLICIT)
+
+
 def test_deflated_is_neither_read_nor_written() -> None:
     with pytest.raises(ContentError):
         decode(b"", DEFLATED)
