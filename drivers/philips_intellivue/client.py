@@ -92,6 +92,13 @@ class Client:
         if self.state in (State.AWAITING_MDS, State.OPERATING):
             self._leave(now, pause_s=ABORTED_PAUSE_S)
 
+    def part(self) -> bytes | None:
+        """Return the last word of a client that goes, None where there is no association; nothing is said after it."""
+        held = self.state in (State.AWAITING_MDS, State.OPERATING)
+        self._waiting.clear()
+        self.state, self._ask_at = State.UNASSOCIATED, float("inf")
+        return requests.RELEASE_REQUEST_DATA if held else None
+
     def announced(self, now: float) -> None:
         """Take a Connect Indication: the monitor is there and not associated."""
         if self.state in (State.UNASSOCIATED, State.ASKING) and not self.refused:

@@ -87,6 +87,14 @@ class IntellivueSession:
         """Say what is due, hand out gathered faults and results whose rest was lost."""
         self._advance(now)
 
+    def part(self) -> None:
+        """Release the association: a monitor that only lost us holds it for a while and refuses the next client."""
+        said = None if self._client is None else self._client.part()
+        self._output.clear()
+        self._second_form = None
+        if said is not None:
+            self._output.append(framed(said) if self._transport is Transport.SERIAL else said)
+
     def settle(self, stored: bool, now: float) -> None:
         """The protocol acknowledges nothing."""
 

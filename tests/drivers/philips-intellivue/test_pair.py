@@ -7,6 +7,8 @@ from itertools import pairwise
 import pytest
 
 from drivers.philips_intellivue import PhilipsIntellivue
+from drivers.philips_intellivue.framing import framed
+from drivers.philips_intellivue.requests import RELEASE_REQUEST_DATA
 from drivers.philips_intellivue.session import IntellivueSession
 from gateway.model import Absent, Phase, Reading, Result
 from simulators.philips_intellivue import IntellivueMachine
@@ -290,3 +292,24 @@ def test_settings_that_a_monitor_would_drop_in_silence_are_refused() -> None:
     with pytest.raises(ValueError, match="8 waves"):
         PhilipsIntellivue(waves=("pleth", "abp", "art", "pap", "cvp", "icp", "resp", "co2", "rap"))
     assert PhilipsIntellivue(waves=("II", "NOM_PLETH", "0x4A14", "ecg_wave_v1")).open()
+
+
+@pytest.mark.parametrize("lan", [False, True], ids=["serial", "lan"])
+def test_a_client_that_goes_releases_the_association(lan: bool) -> None:
+    pair = Pair(PhilipsIntellivue(), lan=lan).run(5.0)
+
+    pair.session.part()  # type: ignore[attr-defined]
+    word = pair.session.take_output()
+
+    assert word in (RELEASE_REQUEST_DATA, framed(RELEASE_REQUEST_DATA))
+    assert pair.session.take_output() == b""
+    pair.session.tick(pair.now + 60.0)
+    assert pair.session.take_output() == b""
+
+
+def test_a_client_without_association_says_nothing_when_it_goes() -> None:
+    session = PhilipsIntellivue().open()
+
+    session.part()  # type: ignore[attr-defined]
+
+    assert session.take_output() == b""
