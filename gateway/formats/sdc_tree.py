@@ -15,6 +15,7 @@ METRICS = frozenset({Part.NUMERIC, Part.STRING, Part.WAVE, Part.DISTRIBUTION})
 GENERIC = {Part.MDS: (69633, "MDC_DEV_MDS"), Part.VMD: (69634, "MDC_DEV_VMD"), Part.CHANNEL: (69635, "MDC_DEV_CHAN")}
 ORDINAL_MAX = 999_999  # six digits: what OBX-4 carries here
 
+_DEPTHS = {part: depth for depth, part in enumerate(LEVELS)}
 _EUI_64 = re.compile(r"(?:urn:dev:mac:)?([0-9A-F]{2}(?:[:-]?[0-9A-F]{2}){7})", re.IGNORECASE)  # RFC 9039, 4.1
 
 Paths = Mapping[str, str]
@@ -23,7 +24,8 @@ Paths = Mapping[str, str]
 def paths(descriptors: Iterable[Descriptor], before: Paths) -> dict[str, str]:
     """Return the path of each level and metric by its handle; `before` is the last answer, whose numbers are kept.
 
-    Metrics are leaves of the level they stand under. Handles of `before` that are gone stay in the answer.
+    Siblings are numbered in the order given; metrics are leaves of the level they stand under. Handles of `before`
+    that are gone stay in the answer.
     """
     found = dict(before)
     used: dict[tuple[str, ...], int] = {}
@@ -33,8 +35,9 @@ def paths(descriptors: Iterable[Descriptor], before: Paths) -> dict[str, str]:
             numbers.pop()
         parent = _place(tuple(numbers[:-1]), len(numbers) == 4)
         used[parent] = max(used.get(parent, 0), int(numbers[-1]))
-    for one in descriptors:
-        if one.handle in found or not (one.part in LEVELS or one.part in METRICS):
+    placed = [one for one in descriptors if one.part in LEVELS or one.part in METRICS]
+    for one in sorted(placed, key=lambda each: _DEPTHS.get(each.part, len(LEVELS))):  # parents first, else as given
+        if one.handle in found:
             continue
         above = () if one.part is Part.MDS else _prefix(found.get(one.parent or ""))
         leaf = one.part in METRICS

@@ -108,7 +108,9 @@ def _terms_by_code() -> dict[int, Term]:
 
 @cache
 def _units_by_code() -> dict[int, Unit]:
-    return {found.code: found for found in _units().values()}
+    rows = [row for row in _rows("units.csv") if row["ucum"] and row["unit_mdc_code"]]  # several codes share a unit
+    found = (Unit(code=int(row["unit_mdc_code"]), refid=row["unit_mdc_refid"], ucum=row["ucum"]) for row in rows)
+    return {unit.code: unit for unit in found}
 
 
 @cache

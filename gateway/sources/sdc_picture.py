@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from gateway.formats.containment import sub_order
 from gateway.formats.observing import QUESTIONABLE
 from gateway.formats.sdc import instant, observation, wave
 from gateway.formats.sdc_alerts import inactive, limits_of
@@ -193,7 +194,7 @@ class Picture:
         subs = self._description.subs
         return tuple(
             self._result(top, page, newest, clock)
-            for top, page in sorted(pages.items(), key=lambda item: subs[item[0]])
+            for top, page in sorted(pages.items(), key=lambda item: sub_order(subs[item[0]]))
             if self._modes.get(top) not in NOT_PUBLISHED and (page.observations or page.waves or page.conditions)
         )
 
@@ -202,7 +203,7 @@ class Picture:
         subs = [each.sub for each in page.observations] + [each.sub for each in page.waves]
         subs += [each.sub for each in page.conditions if each.sub is not None]
         return Result(
-            observations=tuple(page.observations),
+            observations=tuple(sorted(page.observations, key=lambda each: sub_order(each.sub))),
             waves=tuple(page.waves),
             conditions=tuple(page.conditions),
             device=self._description.identity(top),

@@ -56,9 +56,20 @@ def read_mdib(mdib: Any, host: Host) -> Mdib:
     """Return all of the library's MDIB; the caller holds its lock."""
     return Mdib(
         host=host,
-        descriptors=tuple(read_descriptor(one) for one in mdib.descriptions.objects),
+        descriptors=tuple(read_descriptor(one) for one in _in_order(mdib.descriptions)),
         states=(*read_states(mdib.states.objects), *read_states(mdib.context_states.objects)),
     )
+
+
+def _in_order(descriptions: Any) -> list[Any]:
+    """Return the descriptors as the MDIB lists them: the library's collection has no order, but its index has."""
+    ordered: list[Any] = []
+    waiting = list(reversed(descriptions.parent_handle.get(None, [])))
+    while waiting:
+        one = waiting.pop()
+        ordered.append(one)
+        waiting += reversed(descriptions.parent_handle.get(one.Handle, []))
+    return ordered
 
 
 def read_host(description: Any) -> Host:
