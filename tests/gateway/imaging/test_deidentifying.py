@@ -179,9 +179,10 @@ def test_an_attribute_that_nobody_knows_is_removed(tmp_path: Path) -> None:
 @settings(max_examples=30, deadline=None)
 def test_a_name_is_found_at_any_depth(tmp_path_factory: pytest.TempPathFactory, name: str, depth: int) -> None:
     dataset = innermost = ct()
-    for _ in range(depth):
+    for level in range(depth):
         item = Dataset()
-        innermost.ReferencedImageSequence = Sequence([item])
+        keyword = "SharedFunctionalGroupsSequence" if level % 2 else "ReferencedImageSequence"  # kept, and UIDs only
+        setattr(innermost, keyword, Sequence([item]))
         innermost = item
     innermost.PatientName = innermost.ReferringPhysicianName = innermost.RequestingPhysician = f"{name}^X"
 
