@@ -24,9 +24,10 @@ def file_findings(tables: Tables) -> Iterator[Finding]:
             tls = stanza.table.get("tls")
             if isinstance(tls, dict):
                 yield from _tls_findings(tls, (*stanza.path, "tls"))
-    for stanza in stanzas(tables, "destination"):
-        if "password" in stanza.table:
-            yield from _secret_findings(stanza)
+    for key, name in (("destination", "password"), ("destination", "secret"), ("route", "secret")):
+        for stanza in stanzas(tables, key):
+            if name in stanza.table:
+                yield from _secret_findings(stanza, name)
 
 
 def _tls_findings(tls: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
@@ -57,10 +58,10 @@ def _content_findings(tls: dict[str, Any], path: KeyPath) -> Iterator[Finding]:
             yield Finding(Fault((*path, "cert"), f"certificate and key cannot be used together ({_reason(error)})"))
 
 
-def _secret_findings(stanza: Stanza) -> Iterator[Finding]:
-    path = (*stanza.path, "password")
+def _secret_findings(stanza: Stanza, name: str) -> Iterator[Finding]:
+    path = (*stanza.path, name)
     try:
-        secret = read_secret(stanza.table["password"])
+        secret = read_secret(stanza.table[name])
     except ValueError:
         return
     if secret.file is not None:
@@ -71,8 +72,9 @@ def _secret_findings(stanza: Stanza) -> Iterator[Finding]:
         yield Finding(Fault((*path, "env"), f"{secret.env} is not set here"), certain=False)
     elif secret.credential is not None:
         yield from _credential_findings(secret.credential, (*path, "credential"))
-    if _travels_open(stanza.text("url") or ""):
-        yield stanza.fault("url", "the password goes over the network in the clear; use mqtts://", certain=False)
+    scheme = _open_scheme(stanza.text("url") or "")
+    if scheme is not None:
+        yield stanza.fault("url", f"the {name} goes over the network in the clear; use {scheme}s://", certain=False)
 
 
 def _credential_findings(name: str, path: KeyPath) -> Iterator[Finding]:
@@ -97,18 +99,20 @@ def _readable(value: object, path: KeyPath) -> Finding | None:
     return None
 
 
-def _travels_open(url: str) -> bool:
+def _open_scheme(url: str) -> str | None:
+    """Return the scheme of a URL that leads over the network without encryption, None for any other."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        return False
-    if parts.scheme != "mqtt":
-        return False
+        return None
+    if parts.scheme not in ("mqtt", "http"):
+        return None
     try:
-        return not ip_address(host).is_loopback
+        is_here = ip_address(host).is_loopback
     except ValueError:
-        return host != "localhost"
+        is_here = host == "localhost"
+    return None if is_here else parts.scheme
 
 
 def _reason(error: OSError) -> str:

@@ -20,7 +20,7 @@ from pydicom.sequence import Sequence
 from pydicom.valuerep import VR
 
 from gateway.config import Route
-from gateway.errors import ConfigError, ContentError, GatewayError, place_of
+from gateway.errors import ConfigError, ContentError, GatewayError, TemporaryError, place_of
 from gateway.formats.dicom import read_header
 from gateway.formats.dicom_path import Path, vr_of
 from gateway.imaging.body import Body, is_bulk, open_body
@@ -99,7 +99,7 @@ class Rewriter:
         """Write an Instance as it is to go out, in a transfer syntax (None: its own).
 
         Returns the new file, or None where the object goes out as it lies. Raises ContentError for what cannot be
-        done, and OSError or StoreError when the disk refuses.
+        done, TemporaryError without its secret, and OSError or StoreError when the disk refuses.
         """
         rule = self._rule_for(parcel, path)
         if rule is None and transfer_syntax is None:
@@ -213,7 +213,7 @@ def _secret_of(rule: Rule) -> str:
     try:
         return resolve_secret(rule.secret)
     except ConfigError as error:
-        raise ContentError(f"the secret of its route: {error}") from error
+        raise TemporaryError(f"the secret of its route: {error}") from error  # the configuration's fault, not its own
 
 
 def _places(head: Dataset, path: Path, *, make: bool = False) -> Iterator[Dataset]:

@@ -47,7 +47,8 @@ class Preparer(Protocol):
     def prepare(self, parcel: Parcel, path: Path, transfer_syntax: str | None) -> Path | None:
         """Write what is to go out, in a transfer syntax (None: its own); None where it goes as it lies. Blocks.
 
-        Raises ContentError for what cannot be done, OSError and StoreError when the disk refuses.
+        Raises ContentError for what cannot be done, TemporaryError where something else than the object is at fault,
+        OSError and StoreError when the disk refuses.
         """
         ...
 

@@ -287,14 +287,17 @@ def _alone(instance: Instance, http_status: int) -> Receipt:
 
 
 def _retries_last(receipts: list[Receipt]) -> list[Receipt]:
-    """Return Receipts in their order, and behind them the first that asks for a retry: it ends the batch."""
+    """Return Receipts in their order, and behind them the first that asks for a retry: it ends the batch.
+
+    "Out of resources" of one while a later one was stored is that Instance's fault, and not tried for ever.
+    """
+    places = [place for place, each in enumerate(receipts) if each.verdict in (Verdict.RETRY, Verdict.RETRY_CONTENT)]
     settled = [each for each in receipts if each.verdict in (Verdict.DELIVERED, Verdict.REFUSED)]
-    later = [each for each in receipts if each.verdict not in (Verdict.DELIVERED, Verdict.REFUSED)]
-    if not later:
+    if not places:
         return settled
-    proved = any(each.verdict is Verdict.DELIVERED for each in settled)
-    last = replace(later[0], verdict=Verdict.RETRY_CONTENT) if proved else later[0]
-    return [*settled, last]
+    proved = any(each.verdict is Verdict.DELIVERED for each in receipts[places[0] :])
+    first = receipts[places[0]]
+    return [*settled, replace(first, verdict=Verdict.RETRY_CONTENT) if proved else first]
 
 
 def _part_head(boundary: str) -> bytes:

@@ -61,3 +61,14 @@ def test_identified_objects_do_not_go_where_others_are_clean(tmp_path: Path) -> 
     (fault,) = faults(tmp_path, clean + SECRET)
 
     assert "'pacs' gets de-identified objects" in fault
+
+
+def test_a_secret_that_cannot_be_read_or_travels_open_is_told(tmp_path: Path) -> None:
+    cloud = '\n[[destination]]\nname = "cloud"\ntype = "stow"\nurl = "http://archive.example/x"\n'
+    missing = f'hash = ["PatientID"]\nsecret = {{ file = "{tmp_path}/none" }}\n'
+    (tmp_path / "gateway.toml").write_text(HOUSE + missing + cloud + SECRET)
+
+    loaded = load(tmp_path / "gateway.toml")
+
+    assert "none cannot be read" in str(loaded.faults[0].fault)
+    assert any("the secret goes over the network in the clear; use https://" in str(each) for each in loaded.warnings)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from gateway.config import DicomDestination, DicomSource, Route
-from gateway.errors import ContentError, GatewayError
+from gateway.errors import ContentError, GatewayError, TemporaryError
 from gateway.formats.dicom import EXPLICIT_LITTLE, UNCOMPRESSED, read_meta
 from gateway.formats.dicom_path import change_faults, read_path
 from gateway.imaging.body import open_body
@@ -166,6 +166,15 @@ def test_no_text_breaks_the_reading_of_a_path(text: str) -> None:
         read_path(text)
     except ValueError as error:
         assert repr(text)[:1] in str(error)
+
+
+def test_a_missing_secret_is_no_fault_of_the_object(spool: Spool, tmp_path: Path) -> None:
+    path = written(ct(), tmp_path / "a.dcm")
+
+    with pytest.raises(TemporaryError, match="secret"):
+        changed(spool, path, route(deidentify="basic", secret=Secret(file=tmp_path / "none")))
+
+    assert list(spool.incoming.iterdir()) == []
 
 
 # --- coercion ---

@@ -249,6 +249,7 @@ async def test_bandwidth_holds_for_the_web_too(spool: Spool) -> None:
             Archive(statuses=[202], failed={"1.9.1": 0xA700}),
             {1: "retry-content", 2: "delivered", 3: "delivered"},
         ),
+        (Archive(statuses=[202], failed={"1.9.2": 0xA700, "1.9.3": 0xA700}), {1: "delivered", 2: "retry"}),
         (Archive(statuses=[409], failed=dict.fromkeys(("1.9.1", "1.9.2", "1.9.3"), 0xA700)), {1: "retry"}),
         (Archive(statuses=[409], failed=dict.fromkeys(("1.9.1", "1.9.2", "1.9.3"), 0x0110)), {1: "retry-content"}),
         (Archive(statuses=[409, 200, 409, 200], says_nothing=True), {1: "delivered", 2: "retry-content"}),
