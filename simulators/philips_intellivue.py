@@ -16,7 +16,7 @@ from simulators.arguments import address
 from simulators.philips_intellivue_codec import Receiver, frame
 from simulators.philips_intellivue_monitor import Monitor, Sent, Settings
 from simulators.script import Script
-from simulators.ward import End, Machine, UdpEnd, arguments, play, serial_ends
+from simulators.ward import End, Machine, UdpEnd, arguments, play, serial_ends, switched_on
 
 ANNOUNCE_S = 2.0
 NOISE_BYTES = 60
@@ -132,7 +132,7 @@ if __name__ == "__main__":
                 mtu=1364 if options.udp else 996,
             ),
             script=Script(tuple(options.fault)),
-            began=began,
+            began=switched_on(began, number),
             wall=datetime.now(),
             port=port if options.udp else None,
         )

@@ -4,6 +4,7 @@ A Device shows its metrics bit by bit, so a Birth only grows: what one Result le
 is new or different makes a different Birth.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from decimal import Decimal
 from typing import Literal
@@ -13,6 +14,7 @@ from gateway.formats.digits import writable
 from gateway.formats.origin import Origin
 from gateway.model import Containment, DeviceIdentity, Method, Observation, Result, Wave
 
+SHAPES_MAX = 16  # of one Device; a monitor has a handful
 METRICS_MAX = 2000  # of one Device; more is a fault of its driver and is not announced
 _SETTINGS = frozenset({Method.SETTING_AUTO, Method.SETTING_MANUAL, Method.SETTING_REMOTE})
 
@@ -42,6 +44,74 @@ class Birth:
     identity: DeviceIdentity
     levels: tuple[Containment, ...]
     metrics: tuple[Metric, ...]
+
+
+Shape = tuple[object, ...]
+
+
+def shape_of(origin: Origin, result: Result) -> Shape:
+    """Return all of a Result that `learn` could learn from: where this is equal, so is what is learned."""
+    return (
+        origin,
+        result.device,
+        result.containment,
+        tuple(
+            [
+                (
+                    item.key,
+                    item.sub,
+                    item.code,
+                    item.refid,
+                    item.unit,
+                    _kind(item),
+                    item.low,
+                    item.high,
+                    item.absent is None,
+                )
+                for item in result.observations
+            ]
+        ),
+        tuple([(wave.key, wave.sub, wave.code, wave.refid, wave.unit, wave.period_s) for wave in result.waves]),
+        result.device_time is not None,
+        tuple([item.priority is None for item in result.conditions]),
+    )
+
+
+class Births:
+    """What is known of each Device, by its Source."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, Birth] = {}
+        self._shapes: dict[str, set[Shape]] = {}  # that told nothing new since the Birth last changed
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __iter__(self) -> Iterator[Birth]:
+        return iter(self._known.values())
+
+    def learn(self, source: str, origin: Origin, result: Result) -> Birth | None:
+        """Return what is to be announced after this Result, None when it told nothing new; `keep` then keeps it.
+
+        Raises ContentError when the Result holds a containment path that is none.
+        """
+        shape = shape_of(origin, result)
+        shapes = self._shapes.setdefault(source, set())
+        if shape in shapes:
+            return None
+        before = self._known.get(source)
+        known = learn(before, origin, result)
+        if known != before:
+            return known
+        if len(shapes) >= SHAPES_MAX:
+            shapes.clear()
+        shapes.add(shape)
+        return None
+
+    def keep(self, source: str, known: Birth) -> None:
+        """Take notice that a Birth was announced."""
+        self._known[source] = known
+        self._shapes.pop(source, None)
 
 
 def learn(known: Birth | None, origin: Origin, result: Result) -> Birth:

@@ -111,7 +111,8 @@ class MqttSender:
         under_way: deque[_Published | Receipt] = deque()
         ahead = deque(parcels)
         while ahead or under_way:
-            if ahead and (self._has_room(link) or not under_way):
+            is_next_told = bool(under_way) and _is_told(under_way[0])
+            if ahead and not is_next_told and (self._has_room(link) or not under_way):
                 under_way.append(await self._publish(link, ahead.popleft()))
                 continue
             try:
@@ -336,6 +337,11 @@ class MqttSender:
         if self._link is not None:
             self._link.abort()
             self._link = None
+
+
+def _is_told(item: _Published | Receipt) -> bool:
+    """Tell whether the broker's word on all of a Parcel is known."""
+    return isinstance(item, Receipt) or all(one.done() for one in item.acknowledged)
 
 
 def _version() -> str:

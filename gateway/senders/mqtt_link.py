@@ -10,12 +10,13 @@ on everything runs on the loop. A link lives for one connection and never repeat
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from paho.mqtt.client import Client, ConnectFlags, DisconnectFlags
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
@@ -23,6 +24,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from gateway.errors import LinkError, TemporaryError
 from gateway.net.keepalive import acknowledge_at_once, keep_alive
 
+RECEIVE_BYTES = 4096
 MISC_S = 1.0  # how often pings are due to be looked at
 _PACKET_TOO_LARGE = 0x95  # MQTT 5, 3.14.2.1
 IN_FLIGHT_MAX = 65_535  # MQTT 5, 3.2.2.3.3: Receive Maximum where the broker names none
@@ -58,10 +60,76 @@ class Dial:
     will: Publication | None = None
 
 
+class _Properties(Properties):
+    """The properties of a PUBLISH, encoded by us: paho's own cost more than all the rest of a publication."""
+
+    def __init__(self, packed: bytes) -> None:  # paho's builds its tables of names anew each time
+        self._packed = packed
+
+    def __setattr__(self, name: str, value: object) -> None:
+        object.__setattr__(self, name, value)
+
+    def pack(self) -> bytes:
+        """Return what stands in the packet."""
+        return self._packed
+
+
 class _Client(Client):
-    """paho's client, calling the host that we mean while TLS verifies the name that we mean."""
+    """paho's client, calling the host that we mean while TLS verifies the name that we mean.
+
+    It reads and writes its socket through boxes, because paho asks for single bytes and sends each packet alone: what
+    is published in one turn of the loop goes out together, at `flush`. `told` hears of PUBACKs and their reasons.
+    """
 
     dial: Dial
+    told: Callable[[int, int], None]
+    _box = b""
+    _unsent = b""
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if not self._box:
+            self._box = super()._sock_recv(RECEIVE_BYTES)
+        taken, self._box = self._box[:bufsize], self._box[bufsize:]
+        return taken
+
+    @property
+    def has_unread(self) -> bool:
+        """Tell whether bytes were received that paho has not asked for yet."""
+        return bool(self._box)
+
+    def _sock_send(self, buf: bytes | bytearray) -> int:
+        self._unsent += buf
+        return len(buf)
+
+    def flush(self) -> None:
+        """Send what was gathered; what the socket does not take waits until it is writable."""
+        while self._unsent and self.socket() is not None:
+            try:
+                taken = super()._sock_send(self._unsent)
+            except BlockingIOError:  # paho has asked to be told
+                return
+            except OSError:
+                self._unsent = b""
+                self._loop_rc_handle(MQTTErrorCode.MQTT_ERR_CONN_LOST)
+                return
+            self._unsent = self._unsent[taken:]
+
+    def _sock_close(self) -> None:
+        with suppress(OSError):  # BlockingIOError is one: who does not read hears no farewell
+            if self._unsent and self.socket() is not None:
+                super()._sock_send(self._unsent)
+        self._unsent = b""
+        super()._sock_close()
+
+    def _handle_pubackcomp(self, cmd: Literal["PUBACK", "PUBCOMP"]) -> MQTTErrorCode:
+        packet = self._in_packet["packet"]
+        if cmd != "PUBACK" or not 2 <= len(packet) <= 4 or packet[3:] > b"\0":
+            return super()._handle_pubackcomp(cmd)
+        mid = int.from_bytes(packet[:2], "big")  # without properties: the common case, without paho's objects
+        if self._out_messages.pop(mid, None) is not None:
+            self._inflight_messages -= 1
+            self.told(mid, packet[2] if len(packet) > 2 else 0)  # MQTT 5, 3.4.2.1
+        return MQTTErrorCode.MQTT_ERR_SUCCESS
 
     def _create_socket_connection(self) -> socket.socket:
         connection = socket.create_connection((self.dial.host, self.dial.port), timeout=self.dial.timeout_s)
@@ -70,6 +138,7 @@ class _Client(Client):
 
     def cut(self) -> None:
         """Close the socket without a word."""
+        self._unsent = b""
         self._sock_close()
 
 
@@ -129,7 +198,7 @@ class MqttLink:
             publication.body,
             qos=1,
             retain=publication.retain,
-            properties=self._properties(publication, PacketTypes.PUBLISH),
+            properties=_Properties(packed_properties(publication)) if self._v5 else None,
         )
         self._waiting[info.mid] = future
         return future
@@ -166,19 +235,20 @@ class MqttLink:
             client.tls_set_context(dial.tls)
         if dial.will is not None:
             will = dial.will
-            client.will_set(will.topic, will.body, 1, will.retain, self._properties(will, PacketTypes.WILLMESSAGE))
+            client.will_set(will.topic, will.body, 1, will.retain, self._will_properties(will))
         client.on_connect = self._connected
         client.on_publish = self._acknowledged
+        client.told = self._tell
         client.on_disconnect = self._disconnected
         client.on_socket_register_write = self._wants_write
         client.on_socket_unregister_write = self._wants_no_write
         client.on_socket_close = self._closes
         return client
 
-    def _properties(self, publication: Publication, kind: int) -> Properties | None:
+    def _will_properties(self, publication: Publication) -> Properties | None:
         if not self._v5:
             return None
-        told = Properties(kind)  # type: ignore[no-untyped-call]
+        told = Properties(PacketTypes.WILLMESSAGE)  # type: ignore[no-untyped-call]
         told.ContentType = publication.content_type
         if publication.utf8:
             told.PayloadFormatIndicator = 1
@@ -222,14 +292,15 @@ class MqttLink:
     def _readable(self) -> None:
         self._client.loop_read()
         connection = self._client.socket()
-        while isinstance(connection, ssl.SSLSocket) and connection.pending():  # decrypted: select does not tell
+        while connection is not None and (self._client.has_unread or _is_decrypted(connection)):  # select does not tell
             self._client.loop_read()
             connection = self._client.socket()
-        if connection is not None:
+        if isinstance(connection, socket.socket):
             acknowledge_at_once(connection)
 
     def _writable(self) -> None:
         self._client.loop_write()
+        self._client.flush()
 
     def _miscellany(self) -> None:
         if self.lost is None:
@@ -260,9 +331,12 @@ class MqttLink:
     def _acknowledged(
         self, client: Client, userdata: object, mid: int, reason: ReasonCode, told: Properties | None
     ) -> None:
+        self._tell(mid, reason.value)
+
+    def _tell(self, mid: int, reason: int) -> None:
         future = self._waiting.pop(mid, None)
         if future is not None and not future.done():
-            future.set_result(reason.value)
+            future.set_result(reason)
 
     def _disconnected(
         self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, told: Properties | None
@@ -284,3 +358,35 @@ class MqttLink:
             if not future.done():
                 future.set_result(None)
         self._ended.set()
+
+
+def packed_properties(publication: Publication) -> bytes:
+    """Return the properties of a PUBLISH with their length before them (MQTT 5, 2.2.2 and 3.3.2.3)."""
+    packed = b"\x01\x01" if publication.utf8 else b""
+    if publication.expiry_s is not None:
+        packed += b"\x02" + publication.expiry_s.to_bytes(4, "big")
+    packed += b"\x03" + _utf8(publication.content_type)
+    for name, value in publication.user.items():
+        packed += b"\x26" + _utf8(name) + _utf8(value)
+    return _variable_length(len(packed)) + packed
+
+
+def _utf8(text: str) -> bytes:
+    """Return a UTF-8 string with its two bytes of length (MQTT 5, 1.5.4)."""
+    encoded = text.encode("utf-8")
+    return len(encoded).to_bytes(2, "big") + encoded
+
+
+def _variable_length(number: int) -> bytes:
+    """Return a variable byte integer (MQTT 5, 1.5.5)."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def _is_decrypted(connection: object) -> bool:
+    """Tell whether TLS holds bytes that came and were not read yet."""
+    return isinstance(connection, ssl.SSLSocket) and connection.pending() > 0

@@ -146,7 +146,8 @@ def _broker(place: Path) -> Iterator[int]:
     file.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nuser root\nlog_dest none\n")
     with process("mosquitto", "-c", str(file)):
         wait_for_port(port)
-        yield port
+        with process("sh", "-c", f"exec mosquitto_sub -p {port} -V 5 -q 0 -t '#' > /dev/null"):  # somebody listens
+            yield port
 
 
 def _beds(kind: Kind, monitors: int, place: Path, stack: ExitStack) -> list[Bed]:

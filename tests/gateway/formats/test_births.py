@@ -3,7 +3,7 @@ from decimal import Decimal
 
 from hypothesis import given, settings
 
-from gateway.formats.births import METRICS_MAX, learn
+from gateway.formats.births import METRICS_MAX, Births, learn
 from gateway.model import Absent, DeviceIdentity, Observation, Result
 from tests.gateway.formats.results_of import ORIGIN, OXIMETER, results
 
@@ -66,3 +66,30 @@ def test_a_result_without_device_rows_makes_no_named_system_generic() -> None:
 
     assert learn(known, ORIGIN, alone) == known
     assert learn(learn(None, ORIGIN, alone), ORIGIN, OXIMETER).levels == known.levels
+
+
+def test_what_told_nothing_new_is_passed_over_until_the_device_shows_something_else() -> None:
+    births = Births()
+    percent, ratio = one(value=Decimal(97), unit="%"), one(value=Decimal(1), unit="1")
+
+    told = []
+    for result in (percent, percent, ratio, percent, percent, one(value=Decimal(7), unit="%")):
+        known = births.learn("bed-1", ORIGIN, result)
+        told.append(known is not None)
+        if known is not None:
+            births.keep("bed-1", known)
+
+    assert told == [True, False, True, True, False, False]
+
+
+@settings(max_examples=40)
+@given(results(), results())
+def test_births_learn_what_learn_does(first: Result, second: Result) -> None:
+    births, known = Births(), None
+    for result in (first, second, first, first, second):
+        expected = learn(known, ORIGIN, result)
+
+        assert births.learn("bed-1", ORIGIN, result) == (expected if expected != known else None)
+        births.keep("bed-1", expected)
+        births.learn("bed-1", ORIGIN, result)
+        known = expected
