@@ -62,6 +62,9 @@ class Unheard:
     def __init__(self, address: str) -> None:
         self.active_address = address
 
+    def start(self) -> None:
+        """Nothing runs."""
+
     def publish_service(self, *_: Any) -> None:
         """Tell nobody."""
 
@@ -122,8 +125,8 @@ class Monitor:
         """Start with a fresh MDIB."""
         self.mdib = ProviderMdib.from_mdib_file(MDIB, protocol_definition=SdcV1Definitions)
         host = self._asked.listen[0]
-        self._discovery = WSDiscovery(host) if self._asked.discovery else Unheard(host)
-        if self._asked.discovery:
+        if self._discovery is None:
+            self._discovery = WSDiscovery(host) if self._asked.discovery else Unheard(host)
             self._discovery.start()
         context = self._contexts.server_context if self._contexts is not None else None
         self._server = FixedServer(
@@ -147,13 +150,11 @@ class Monitor:
         self._tell_context()
 
     def switch_off(self, *, farewell: bool) -> None:
-        """Stop; without a farewell as if the power had failed."""
+        """Stop; without a farewell no subscription is ended, as if the power had failed (Bye is said all the same)."""
         if self._provider is None:
             return
         self._server.stop()
         self._provider.stop_all(send_subscription_end=farewell)
-        if self._asked.discovery:
-            self._discovery.stop()
         self._provider = None
 
     def play(self, vitals: BedVitals) -> None:
@@ -218,6 +219,7 @@ class Monitor:
         with self.mdib.alert_state_transaction() as transaction:
             state = transaction.get_state("spo2_low")
             state.Limits = pm_types.Range(lower=SPO2_LIMIT[0], upper=SPO2_LIMIT[1])
+            state.MonitoredAlertLimits = pm_types.AlertConditionMonitoredLimits.ALL_ON
         self._provider.set_location(SdcLocation(fac="GENERAL", poc="ICU", bed="14"), [])
 
     def _alarm(self, handle: str, word: str) -> None:

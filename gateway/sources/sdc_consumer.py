@@ -41,6 +41,7 @@ from gateway.sources.sdc_sink import Sink, own_address
 RENEW_S = 2.0
 SEARCH_S = 3.0  # WS-Discovery 1.1: an answer may wait half a second, and so may the question
 SEARCH_POLL_S = 0.05
+PROBE_EVERY = 20  # polls between two questions; a Device that is switched on meanwhile says Hello by itself
 JOIN_TIMEOUT_S = 1.0
 DESCRIPTORS_MAX = 20_000
 
@@ -57,16 +58,21 @@ def find(epr: str, adapter: str) -> str:
     _close_logs()
     types = SdcV1Definitions.MedicalDeviceTypesFilter
     try:
-        with WSDiscovery(adapter) as discovery:
-            discovery.search_services(types=types, timeout=SEARCH_POLL_S, repeat_probe_interval=SEARCH_S)
-            end = time.monotonic() + SEARCH_S
-            while time.monotonic() < end:
-                for service in discovery.get_found_remote_services(types=types):
-                    if service.epr.lower() == epr.lower() and service.x_addrs:
-                        return str(service.x_addrs[0])
-                time.sleep(SEARCH_POLL_S)
+        discovery = WSDiscovery(adapter)
+        discovery.start()
     except OSError as error:
         raise LinkError(f"discovery on {adapter}: {error.strerror or type(error).__name__}") from error
+    try:
+        for turn in range(round(SEARCH_S / SEARCH_POLL_S)):
+            if turn % PROBE_EVERY == 0:
+                discovery.search_services(types=types, timeout=SEARCH_POLL_S, repeat_probe_interval=1)
+            else:
+                time.sleep(SEARCH_POLL_S)
+            for service in discovery.get_found_remote_services(types=types):
+                if service.epr.lower() == epr.lower() and service.x_addrs:
+                    return str(service.x_addrs[0])
+    finally:  # its stop takes three seconds, for which a Device that was found does not have to wait
+        threading.Thread(target=discovery.stop, name="sdc-discovery-stop", daemon=True).start()
     raise LinkError(f"{epr}: not found on {adapter} within {SEARCH_S:g} s")
 
 
