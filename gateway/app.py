@@ -82,7 +82,8 @@ class App:
             full=self.space.free_reserve,
             repeat_window=window,
         )
-        await asyncio.to_thread(self.store.prepare)
+        if not self.space.low:
+            await asyncio.to_thread(self.store.prepare)
         self.spool = Spool(folder / "spool")
         await asyncio.to_thread(self.spool.open, self._is_named)
         self._executor = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="outbox-reader")
@@ -245,6 +246,7 @@ class App:
                 clock_step_s=self.config.alarms.clock_step_s,
                 offer=self._offer(source),
                 orders=self._lab_orders,
+                store=self.store,
             ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))

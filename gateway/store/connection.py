@@ -18,6 +18,7 @@ CHECKPOINT_PAGES = 4000
 WAL_BYTES_KEPT = 64 << 20
 CACHE_KIB = 16 << 10
 LOG_BYTES_READY = 20 << 20  # a little more than the log holds when it is checkpointed
+LOG_HEAD, LOG_FRAME_HEAD = 32, 24  # bytes
 STATEMENTS_CACHED = 400
 BUSY_TIMEOUT_MS = 5000
 
@@ -70,6 +71,33 @@ def lengthen_log(path: Path) -> None:
                 file.write(bytes(1 << 20))
             file.flush()
             os.fsync(file.fileno())
+
+
+def shorten_log(path: Path) -> None:
+    """Give back the zeros behind the log's last frame: on a full disk, opening needs the room for the log's index.
+
+    A frame is 24 bytes and a page, behind a head of 32 that says how long a page is (SQLite's file format, 4.1). Only
+    while nobody has the store open. Raises OSError.
+    """
+    with path.with_name(path.name + "-wal").open("r+b") as file:
+        frame = LOG_FRAME_HEAD + int.from_bytes(file.read(12)[8:], "big")
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - (1 << 20))
+            file.seek(start)
+            if rest := file.read(end - start).rstrip(b"\0"):
+                end = start + len(rest)
+                break
+            end = start
+        frames = -(-max(0, end - LOG_HEAD) // frame)
+        file.truncate(min(file.seek(0, os.SEEK_END), LOG_HEAD + frames * frame))
+
+
+def means_full(error: Exception) -> bool:
+    """Tell whether a statement failed for want of room: in the files, or to map more of the log's index."""
+    if isinstance(error, apsw.IOError):
+        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
+    return isinstance(error, apsw.FullError)
 
 
 def close_untouched(connection: apsw.Connection) -> None:

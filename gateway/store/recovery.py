@@ -18,7 +18,7 @@ from pathlib import Path
 import apsw
 
 from gateway.errors import StoreError
-from gateway.store.connection import close_untouched, open_writer
+from gateway.store.connection import close_untouched, means_full, open_writer, shorten_log
 
 FILE_NAME = "gateway.db"
 MARKER_NAME = "gateway.db.open"
@@ -83,7 +83,7 @@ def _open(folder: Path, now: datetime, synchronous: str, unclean: bool) -> apsw.
         _log.critical("store.set_aside error=log-without-database")
         set_aside(folder, now)
     try:
-        connection = open_writer(path, synchronous)
+        connection = _open_with_room(path, synchronous)
         if unclean:
             _check(connection)
     except (apsw.NotADBError, apsw.CorruptError) as error:
@@ -91,6 +91,18 @@ def _open(folder: Path, now: datetime, synchronous: str, unclean: bool) -> apsw.
         set_aside(folder, now)
         return open_writer(path, synchronous)
     return connection
+
+
+def _open_with_room(path: Path, synchronous: str) -> apsw.Connection:
+    """Open for writing; on a full disk with the room that the log was given ahead of need."""
+    try:
+        return open_writer(path, synchronous)
+    except apsw.Error as error:
+        if not means_full(error):
+            raise
+    _log.warning("store.log_shortened reason=no-room")
+    shorten_log(path)
+    return open_writer(path, synchronous)
 
 
 def _check(connection: apsw.Connection) -> None:

@@ -22,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 import apsw
 
 from gateway.errors import StoreError
+from gateway.store.connection import means_full
 
 GROUP_ROWS_MAX = 500
 GROUP_BYTES_MAX = 4 << 20
@@ -259,7 +260,7 @@ class Writer:
         _log.error("commit.failed error=%s units=%d", type(error).__name__, len(group))
         try:
             self._roll_back()
-            if isinstance(error, apsw.FullError) and self._full is not None:
+            if means_full(error) and self._full is not None:
                 self._full()
         finally:
             for unit in group:
@@ -311,9 +312,7 @@ def _settle_each(settled: list[tuple[Unit, Exception | None]]) -> None:
 
 
 def _leaves_the_file_sound(error: Exception) -> bool:
-    if isinstance(error, apsw.IOError):  # no room to map more of the log's index: a full disk, not a broken one
-        return bool(getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE)
-    return isinstance(error, _REFUSED)
+    return isinstance(error, _REFUSED) or means_full(error)
 
 
 class _Calls:

@@ -21,7 +21,7 @@ def run(folder: Path, inject: str) -> tuple[int, list[str]]:
 
 
 @pytest.mark.parametrize(
-    "inject", ["fdatasync:error=EIO:when=40+", "fdatasync:error=EIO:when=40", "pwrite64:error=EIO:when=160+"]
+    "inject", ["fdatasync:error=EIO:when=40+", "fdatasync:error=EIO:when=40", "pwrite64:error=EIO:when=360+"]
 )
 def test_after_a_failed_sync_or_write_nothing_is_acknowledged_and_the_process_ends(tmp_path: Path, inject: str) -> None:
     status, said = run(tmp_path, inject)
@@ -34,7 +34,7 @@ def test_after_a_failed_sync_or_write_nothing_is_acknowledged_and_the_process_en
 
 
 def test_a_disk_that_was_full_for_a_while_refuses_and_goes_on(tmp_path: Path) -> None:
-    status, said = run(tmp_path, "pwrite64:error=ENOSPC:when=160..175")
+    status, said = run(tmp_path, "pwrite64:error=ENOSPC:when=360..375")
 
     assert said.count("refused") > 0
     assert said[-1] == "accepted"

@@ -8,7 +8,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.errors import StoreError
 from gateway.store import recovery
-from gateway.store.connection import open_reader
+from gateway.store.connection import LOG_BYTES_READY, open_reader, open_writer, shorten_log
 from gateway.store.recovery import stores_set_aside
 from tests.gateway.store.stores import START, incoming, keep, open_store
 
@@ -172,3 +172,54 @@ def test_two_stores_set_aside_are_both_kept(tmp_path: Path) -> None:
         open_store(tmp_path, clock=ManualClock(START + timedelta(seconds=second))).close()
 
     assert len(stores_set_aside(tmp_path)) == 2
+
+
+def test_a_log_that_was_lengthened_gives_back_what_holds_no_frame(tmp_path: Path) -> None:
+    folder, copy = tmp_path / "store", tmp_path / "copy"
+    folder.mkdir()
+    store = open_store(folder)
+    store.prepare()
+    for number in range(40):
+        keep(store, incoming(b"one" + bytes(number), f"{number}"), "ris")
+    shutil.copytree(folder, copy)
+    store.close()
+    log = copy / "gateway.db-wal"
+    before = log.stat().st_size
+
+    shorten_log(copy / "gateway.db")
+
+    assert before >= LOG_BYTES_READY
+    assert (log.stat().st_size - 32) % (24 + 4096) == 0
+    assert log.stat().st_size < 4 << 20
+    assert kept(copy) == 40
+
+
+def test_where_the_disk_is_full_a_store_is_opened_with_the_room_of_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = crashed(tmp_path / "first", tmp_path / "copy")
+    no_room = [apsw.exception_for(apsw.SQLITE_IOERR_SHMSIZE)]
+    real = open_writer
+    shortened: list[Path] = []
+
+    def opens(path: Path, synchronous: str) -> apsw.Connection:
+        if no_room:
+            raise no_room.pop()
+        return real(path, synchronous)
+
+    monkeypatch.setattr(recovery, "open_writer", opens)
+    monkeypatch.setattr(recovery, "shorten_log", lambda path: shortened.append(path))
+    store = open_store(copy)
+
+    assert shortened == [copy / "gateway.db"]
+    assert kept(copy) == 3
+    store.close()
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def opens(path: Path, synchronous: str) -> apsw.Connection:
+        raise apsw.exception_for(apsw.SQLITE_IOERR_FSYNC)
+
+    monkeypatch.setattr(recovery, "open_writer", opens)
+    with pytest.raises(StoreError, match="opening the store"):
+        open_store(tmp_path)

@@ -221,6 +221,20 @@ def test_a_full_disk_refuses_the_group_tells_and_goes_on(tmp_path: Path) -> None
     store.close()
 
 
+def test_no_room_to_map_the_log_is_a_full_disk_too(tmp_path: Path) -> None:
+    told = threading.Event()
+    store = open_store(tmp_path, full=told.set)
+
+    def no_room(connection: apsw.Connection) -> None:
+        raise apsw.exception_for(apsw.SQLITE_IOERR_SHMSIZE)
+
+    with pytest.raises(StoreError, match="IOError"):
+        store.call(no_room).result(WAIT_S)
+    assert told.is_set()
+    assert keep(store, incoming(b"after"), "ris").message_id == 1
+    store.close()
+
+
 def test_an_input_that_cannot_be_written_is_refused_alone(store: Store) -> None:
     held = Held(store)
     outcomes = Outcomes()
