@@ -293,6 +293,7 @@ def main() -> None:
         nothreads=True,
         kernel_cache=True,  # shared mappings (SQLite's -shm) live in the page cache
         hard_remove=True,
+        attr_timeout=0,  # two names of one file are two files to the kernel: it must ask how long each is
         **options,
     )
 

@@ -1,5 +1,6 @@
 """The forgetful file system forgets exactly what was not synced."""
 
+import mmap
 import os
 import subprocess
 import sys
@@ -56,6 +57,24 @@ def test_without_a_power_cut_it_is_a_file_system(disk: Disk) -> None:
     assert (folder / "c").stat().st_size == 9003
     (folder / "b").unlink()
     assert [path.name for path in folder.iterdir()] == ["c"]
+
+
+def test_what_is_written_under_one_name_is_there_at_once_under_another(disk: Disk) -> None:
+    file, other = disk.path / "file", disk.path / "other"
+    file.touch()
+    os.link(file, other)
+    assert other.stat().st_size == 0
+    handle = os.open(file, os.O_RDWR | os.O_DIRECT)
+    block = memoryview(mmap.mmap(-1, 8192))
+    block[:] = b"x" * 8192
+    os.write(handle, block)
+    os.fdatasync(handle)
+    os.close(handle)
+
+    assert other.read_bytes() == b"x" * 8192
+    sync(disk.path)
+    power_cycle(disk)
+    assert other.read_bytes() == b"x" * 8192
 
 
 @pytest.mark.parametrize(
