@@ -9,6 +9,7 @@ from gateway.config import (
     DeviceSource,
     DicomDestination,
     DicomSource,
+    DicomWorklistSource,
     GatewaySettings,
     MllpDestination,
     MllpSource,
@@ -31,11 +32,13 @@ from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
 from gateway.senders.stow import StowSender
 from gateway.sources.dicom import DicomSource as DicomListener
+from gateway.sources.dicom_worklist import UpstreamWorklist
 from gateway.sources.link import CLOCK_STEP_S, DeviceLink, FindOrders
 from gateway.sources.mllp import MllpListener
 from gateway.sources.sdc import SdcLink
 from gateway.spool import Spool
 from gateway.status import SourceStatus
+from gateway.store.store import Store
 
 
 class Runner(Protocol):
@@ -79,11 +82,12 @@ def make_source(
     clock_step_s: float = CLOCK_STEP_S,
     offer: Offer | None = None,
     orders: FindOrders | None = None,
+    store: Store | None = None,
 ) -> Runner:
     """Build the part that serves a Source.
 
     `offer` is what a DICOM Source does beside Verification and Storage; `orders` knows what is ordered, for Devices
-    that ask.
+    that ask; `store` keeps what an upstream worklist answers.
 
     Raises ConfigError for a driver that is not installed.
     """
@@ -100,6 +104,9 @@ def make_source(
             return DeviceLink(source, driver, intake, clock, status, clock_step_s=clock_step_s, orders=orders)
         case SdcSource():
             return SdcLink(source, intake, clock, status, clock_step_s=clock_step_s)
+        case DicomWorklistSource():
+            assert store is not None, "an upstream worklist is kept in the store"
+            return UpstreamWorklist(source, store, clock, status)
     assert_never(source)
 
 

@@ -281,7 +281,34 @@ class SdcSource:
             raise ValueError("https needs tls = { cert, key, ca }, and tls needs an https endpoint")
 
 
-Source = MllpSource | DicomSource | DeviceSource | SdcSource
+@dataclass(frozen=True, kw_only=True)
+class DicomWorklistSource:
+    """`[[source]]` with `type = "dicom-worklist"`: the worklist of a RIS, polled by C-FIND and kept for modalities.
+
+    It asks for the days from `days_before` to `days_after` around today, for each of `stations` and `modalities` where
+    these are given. A step that complete polls have not shown for `gone_after_s` goes; a failed poll removes none.
+    """
+
+    name: str = field(metadata=NAME)
+    type: Literal["dicom-worklist"] = "dicom-worklist"
+    host: str = field(metadata=HOST)
+    port: int = field(metadata=PORT)
+    ae_title: str = field(metadata=AE_TITLE)
+    calling_ae_title: str = field(default="GATEWAY", metadata=AE_TITLE)
+    tls: ClientTls | None = None
+    poll_s: float = field(default=60.0, metadata=POSITIVE)
+    days_before: int = field(default=1, metadata={"min": 0, "max": 3650})
+    days_after: int = field(default=7, metadata={"min": 0, "max": 3650})
+    stations: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    gone_after_s: float = field(default=180.0, metadata={"min": 0})
+    assumed_character_sets: tuple[str, ...] = ()
+    connect_timeout_s: float = field(default=10.0, metadata=POSITIVE)
+    response_timeout_s: float = field(default=60.0, metadata=POSITIVE)
+    quiet_s: float | None = field(default=None, metadata=POSITIVE)
+
+
+Source = MllpSource | DicomSource | DeviceSource | SdcSource | DicomWorklistSource
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -162,7 +162,8 @@ class _Reading:
 
     def _element(self, dataset: Dataset, tag: int, terms: Sequence[str], depth: int) -> Element | None:
         raw = dataset.get_item(tag)
-        if isinstance(raw, RawDataElement) and raw.value is not None and raw.length not in (len(raw.value), _UNDEFINED):
+        length, value = getattr(raw, "length", _UNDEFINED), raw.value
+        if isinstance(value, bytes) and length not in (len(value), _UNDEFINED):
             raise ContentError("the data set is cut short")
         vr = str(raw.VR) if raw.VR not in (None, "UN") else vr_of(tag)
         if vr == "SQ":

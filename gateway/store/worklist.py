@@ -112,7 +112,7 @@ def put_upstream(connection: apsw.Connection, source: str, items: Iterable[Attri
     """Keep what an upstream worklist answered; return how many there are. Steps of other Sources are left to them."""
     count = 0
     for attributes in items:
-        accession, step_id = text_at(attributes, ACCESSION), text_at(attributes, SEQUENCE, STEP_ID)
+        accession, step_id = _key(attributes)
         count += 1
         standing = _items(connection, "accession = ? AND step = ?", (accession, step_id))
         if not standing:
@@ -352,7 +352,7 @@ def _write(
     change: OrderChange | None = None,
 ) -> None:
     """Write a step's new attributes, with a new status where one is given, and the keys that a change may renew."""
-    accession, step_id = text_at(attributes, ACCESSION), text_at(attributes, SEQUENCE, STEP_ID)
+    accession, step_id = _key(attributes)
     placer, filler = (change.placer, change.filler) if change is not None else ("", "")
     connection.execute(
         "UPDATE OR REPLACE worklist SET accession = ?, step = ?, patient = ?, issuer = ?, study = ?, starts = ?,"
@@ -375,6 +375,11 @@ def _write(
             number,
         ),
     )
+
+
+def _key(attributes: Attributes) -> tuple[str, str]:
+    """Return the key of a step; an upstream worklist may have no accession number, but then it has a study."""
+    return text_at(attributes, ACCESSION) or text_at(attributes, STUDY_UID), text_at(attributes, SEQUENCE, STEP_ID)
 
 
 def _found_by(attributes: Attributes) -> tuple[str, str, str, str]:
