@@ -16,6 +16,7 @@ from gateway.configfile.file_checks import file_findings
 from gateway.configfile.reading import Merged, PlacedFault, read_files
 from gateway.configfile.route_checks import route_findings
 from gateway.configfile.rule_checks import rule_findings
+from gateway.configfile.worklist_checks import worklist_findings
 from gateway.driver import Driver
 from gateway.errors import ConfigError
 from gateway.typed import build
@@ -73,6 +74,7 @@ def _cross_checks(merged: Merged, drivers: Mapping[str, type[Driver]] | None) ->
     yield from listener_findings(merged.tables, where)
     yield from device_findings(merged.tables, where, drivers)
     yield from encoding_findings(merged.tables)
+    yield from worklist_findings(merged.tables)
     yield from route_findings(merged.tables)
     yield from rule_findings(merged.tables)
     yield from file_findings(merged.tables)

@@ -19,7 +19,6 @@ from typing import NamedTuple
 from gateway.dataset import Attributes, Element, item_at, text_at
 from gateway.errors import ContentError
 from gateway.formats.hl7 import Header
-from gateway.formats.hl7_path import PathError, parse_path
 from gateway.formats.identifiers import name_of, tag_of, vr_of
 from gateway.formats.order_text import Group, OrderText
 from gateway.formats.order_values import READERS, Asked, clean, offset_of, patient_ids
@@ -91,17 +90,9 @@ def read_changes(
     return ()
 
 
-def check_rules(rules: OrderRules) -> Iterator[str]:
-    """Yield what is wrong in a Source's `orders`, each as a sentence."""
-    known = {_keyword(row.path) for row in _map()}
-    for attribute, fields in rules.fields.items():
-        if attribute not in known:
-            yield f"fields: {attribute!r} is not an attribute of the map"
-        for field in fields:
-            try:
-                parse_path(field)
-            except PathError as error:
-                yield f"fields: {attribute}: {error}"
+def mapped_attributes() -> frozenset[str]:
+    """Return the keywords of the attributes that the map fills: what a Source's `fields` may name."""
+    return frozenset(_keyword(row.path) for row in _map())
 
 
 class _Reading:

@@ -193,7 +193,8 @@ def _apply_order(connection: apsw.Connection, message: int, change: OrderChange)
             _tell(connection, message, change, "the order is not known: nothing to cancel or complete")
     elif standing:
         item = standing[0]
-        laid = change.attributes if change.action is Action.CREATE else _laid(item.attributes, change)
+        is_whole = change.action is Action.CREATE and not change.lacking
+        laid = change.attributes if is_whole else _laid(item.attributes, change)
         attributes = _with_study(connection, change, laid, item.attributes)
         _write(connection, item.id, message, change.at, attributes, _status_after(item, change), change)
     elif change.lacking:
