@@ -1,7 +1,7 @@
 """A blood gas analyser that speaks ASTM E1381 and E1394 to its host, over a pty or TCP.
 
 One sample every `period_s`: it enquires, sends H, P, O, R…, L as frames, repeats what is NAKed (at most six times),
-and asks for orders with a Q record before every fifth sample (`--ask-every`). Its values follow the recording of an ICU patient.
+and asks for orders with a Q record before every fifth sample (`--ask-every`). Its values follow a recorded patient.
 
 Faults: `sensor-off` sends `.....` for what was not measured, `noise` bytes before every third transmission, `cut` and
 `bad-checksum` in every fourth frame (repeated soundly after the NAK), `silence` stops in mid-transmission once,

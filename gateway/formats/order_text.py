@@ -1,8 +1,8 @@
 """An HL7 order message in groups: what belongs to one order, and values in it by path.
 
 ORM^O01, OMI^O23 and OMG^O19 repeat ORC, TQ1, OBR with what follows; SIU repeats AIS with its resources. A group sees
-its own segments first, then those of the patient and visit that stand before all groups. A second OBR below one ORC is an
-order of its own; a ZDS at the end serves the orders that have none.
+its own segments first, then those of the patient and visit that stand before all groups. A second OBR below one ORC
+is an order of its own; a ZDS at the end serves the orders that have none.
 """
 
 from collections.abc import Iterator, Sequence

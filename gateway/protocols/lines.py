@@ -24,8 +24,8 @@ class LineSession:
 
     The function gets the line without its terminator, stripped of white space, ASCII and never empty. A line without
     Results gives no Reading. `first_line_dropped` is False only for Devices that are known to start with a whole line.
-    `wrong_mode` ends the fault text of noise: what a person should look at. `ascii_only` is False for Devices that print
-    other characters too.
+    `wrong_mode` ends the fault text of noise: what a person should look at. `ascii_only` is False for Devices that
+    print other characters too.
     """
 
     def __init__(

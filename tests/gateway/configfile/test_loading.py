@@ -80,8 +80,10 @@ to = ["pasc"]
 
 
 def test_a_missing_key_is_told_at_its_table() -> None:
+    types = "'mllp', 'dicom', 'device', 'sdc' or 'dicom-worklist'"
+
     assert faults('[[source]]\nname = "a"\n[[source]]\nname = "b"\ntype = "mllp"\n') == [
-        "gateway.toml:1:1: source[0].type: missing required key 'type': 'mllp', 'dicom', 'device', 'sdc' or 'dicom-worklist'",
+        f"gateway.toml:1:1: source[0].type: missing required key 'type': {types}",
         "gateway.toml:3:1: source[1].listen: missing required key 'listen'",
     ]
 
