@@ -30,6 +30,7 @@ from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store.checking import object_is_named
+from gateway.store.connection import LOG_BYTES_READY
 from gateway.store.lab_orders import orders_for
 from gateway.store.lock import hold_folder
 from gateway.store.recovery import stores_set_aside
@@ -82,7 +83,7 @@ class App:
             full=self.space.free_reserve,
             repeat_window=window,
         )
-        if not self.space.low:
+        if self.space.spares(LOG_BYTES_READY):
             await asyncio.to_thread(self.store.prepare)
         self.spool = Spool(folder / "spool")
         await asyncio.to_thread(self.spool.open, self._is_named)

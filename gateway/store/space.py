@@ -41,6 +41,10 @@ class Space:
             self.hold_reserve()
         return self.low
 
+    def spares(self, size: int) -> bool:
+        """Return whether so many bytes can be taken ahead of need, and intake and reserve still have their room."""
+        return self.free_bytes() > self._stop_below * (1 + RESUME_SLACK) + self._reserve + size
+
     @property
     def reserve_held(self) -> bool:
         """Return whether the reserve file lies ready."""

@@ -74,3 +74,12 @@ def test_no_room_for_the_reserve_is_no_failure(tmp_path: Path, monkeypatch: pyte
     space.hold_reserve()
 
     assert not (tmp_path / "reserve").exists()
+
+
+def test_nothing_is_taken_ahead_of_need_that_would_stop_intake(tmp_path: Path, room: Room) -> None:
+    space = Space(tmp_path, reserve=MIB, stop_intake_below=20 * MIB)
+    room.free = 42 * MIB
+    assert not space.spares(20 * MIB)
+
+    room.free = 43 * MIB
+    assert space.spares(20 * MIB)
