@@ -214,7 +214,8 @@ class Lane:
             if head is None:
                 return  # all had been taken when the transport broke: the next one will tell
             number = head.delivery.id
-            self._retry(head, Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint))
+            failed = Receipt(delivery_id=number, verdict=Verdict.RETRY, reason=str(error), retry_after_s=hint)
+            self._retry(head, failed, peer_failed=True)
         finally:
             for parcel in owed.values():  # what got no Receipt is fetched again
                 cursor = self._cursor(parcel)
@@ -252,7 +253,7 @@ class Lane:
             _log.warning("destination.up destination=%s", self._name)
         self._settle(parcel, receipt, DeliveryState.DELIVERED, now)
 
-    def _retry(self, parcel: Parcel, receipt: Receipt) -> None:
+    def _retry(self, parcel: Parcel, receipt: Receipt, *, peer_failed: bool = False) -> None:
         reason = receipt.reason or receipt.verdict.value
         failures = self._fail(reason)
         wait_s = min(receipt.retry_after_s or backoff_s(failures, random.random()), RETRY_S_MAX)  # noqa: S311
@@ -260,8 +261,10 @@ class Lane:
         next_try = now + timedelta(seconds=wait_s)
         self._resume_at = self._clock.monotonic() + wait_s
         self._status.next_try_at = next_try
-        if receipt.verdict is Verdict.RETRY:
+        if peer_failed:
             self._pace.breaker.failed(self, wait_s)
+        else:
+            self._pace.breaker.succeeded()  # it answered: what it says of one Delivery stops no other lane
         self._cursor(parcel).after = parcel.delivery.id - 1
         self._settle(parcel, receipt, DeliveryState.PENDING, now, next_try)
 

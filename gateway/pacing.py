@@ -96,14 +96,20 @@ class Breaker:
         if self._tried_by in (None, lane):
             self._open_until = self._clock.monotonic() + wait_s
             self._tried_by = None
+            self._wake(lane)
 
     def succeeded(self) -> None:
         """Open the door: the peer took something."""
         if self._open_until is None:
             return
         self._open_until = self._tried_by = None
-        for wake in self._wakes.values():
-            wake()
+        self._wake(None)
+
+    def _wake(self, but: object | None) -> None:
+        """Let the lanes look again how long to wait."""
+        for lane, wake in self._wakes.items():
+            if lane is not but:
+                wake()
 
 
 class Pace:

@@ -479,3 +479,16 @@ async def test_lanes_of_a_destination_knock_one_at_a_time_at_a_closed_door(world
         if sum(len(sender.taken) for sender in senders) == 40:
             break
     assert sum(len(sender.taken) for sender in senders) == 40
+
+
+async def test_what_a_peer_says_of_one_delivery_stops_no_other_lane(world: World) -> None:
+    disliking, healthy = RecordingSender(), RecordingSender()
+    disliking.script = [Verdict.RETRY] * 100
+    pace = Pace(world.clock)
+    mine = next(key for key in map(str, range(100)) if slot_of(key) % 2 == 1)
+    await world.keep(incoming(b"stuck"), *[incoming(b"%d" % number, lane_key=mine) for number in range(20)])
+    world.lane(disliking, lane=0, lanes=2, pace=pace)
+    world.lane(healthy, lane=1, lanes=2, pace=pace)
+
+    await healthy.wait(lambda: len(healthy.taken) == 20)
+    assert disliking.taken == []

@@ -88,6 +88,8 @@ def test_after_a_failure_one_lane_tries_and_the_others_wait_for_it() -> None:
     assert breaker.wait_s("a") == 8.0
     clock.advance(8.0)
     assert breaker.wait_s("a") == 0
+    assert set(woken) == {"a", "b", "c"}  # at each failure all but the one that failed
+    woken.clear()
     breaker.succeeded()
     assert woken == ["a", "b", "c"]
     assert [breaker.wait_s(lane) for lane in ("a", "b", "c")] == [0, 0, 0]
