@@ -264,3 +264,13 @@ def test_any_bytes_behind_a_header_are_read_or_passed_over(noise: bytes, message
 
     for change in read(raw):
         assert change.source == "emr"
+
+
+def test_the_documented_map_is_the_map() -> None:
+    root = Path(__file__).parents[3]
+    rows = csv.DictReader((Path(orders.__file__).parent / "order_map.csv").read_text().splitlines())
+    page = (root / "docs" / "worklist.md").read_text()
+
+    for row in rows:
+        name = row["attribute"].replace("ScheduledProcedureStepSequence.", ". ")
+        assert f"| {name} | {row['fields'].replace(' ', ', ')} |" in page
