@@ -158,10 +158,11 @@ async def test_a_monitor_is_read_with_its_numbers_waves_alarms_and_modules() -> 
     assert status.lost == status.errors == 0
 
 
-@pytest.mark.parametrize("word", ["restart", "die"])
-async def test_a_monitor_that_restarts_is_found_and_read_again(word: str) -> None:
-    async with monitor("--discovery", "--off", "0.5") as device:
-        settings = SdcSource(name="bed-14", epr=EPR, adapter="127.0.0.1")
+@pytest.mark.parametrize(("word", "discovery"), [("restart", True), ("die", True), ("die", False)])
+async def test_a_monitor_that_restarts_is_found_and_read_again(word: str, discovery: bool) -> None:
+    async with monitor(*["--discovery"] * discovery, "--off", "0.2") as device:
+        where = {"adapter": "127.0.0.1"} if discovery else {"endpoint": device.address}
+        settings = SdcSource(name="bed-14", epr=EPR, **where)
         async with listening(settings) as (intake, status):
             await intake.until(lambda now: len(now.observations("heart_rate")) > 2)
             await device.tell("alarm on")
