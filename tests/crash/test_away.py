@@ -13,8 +13,8 @@ def test_what_waited_for_a_day_arrives_once_and_study_by_study_and_a_kill_loses_
 ) -> None:
     monkeypatch.setattr(away, "AWAY_S", 0.5)
 
-    verdict = run_away(tmp_path, 1, 1, "gateway.cli.main", instances=300)
+    verdict = run_away(tmp_path, 1, 1, "gateway.cli.main", instances=160)
 
     assert verdict.notes == []
     assert verdict.good
-    assert verdict.delivered == 600
+    assert verdict.delivered == 320
