@@ -154,10 +154,13 @@ def flush_on(loop: asyncio.AbstractEventLoop) -> Callable[[Settled], None]:
                 _log.error("settle.crashed error=%s place=%s", type(bug).__name__, place_of(bug))
 
     def flush(settled: Settled) -> None:
+        waiting = [pair for pair in settled if not getattr(pair[0], "heard", False)]
+        if not waiting:
+            return
         try:
-            loop.call_soon_threadsafe(settle_all, settled)
+            loop.call_soon_threadsafe(settle_all, waiting)
         except RuntimeError:  # the loop has closed: nobody waits any more
-            _log.warning("commit.unheard units=%d", len(settled))
+            _log.warning("commit.unheard units=%d", len(waiting))
 
     return flush
 

@@ -28,13 +28,8 @@ LIMIT_BYTES = 1 << 20  # of what a TLS transport holds before it makes us wait
 
 _T = TypeVar("_T")
 
-QUICKACK = getattr(socket, "TCP_QUICKACK", None)
-
-
-def acknowledge_quickly(sock: socket.socket) -> None:
-    """Ask for immediate acknowledgements; the kernel forgets it, so this is done around every read."""
-    if QUICKACK is not None:
-        sock.setsockopt(socket.IPPROTO_TCP, QUICKACK, 1)
+# Ask for immediate acknowledgements: arguments of setsockopt, around every read, because the kernel forgets it.
+QUICKLY = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -69,7 +64,7 @@ class Wire(asyncio.BufferedProtocol):
         sock = await _connect(host, port)
         try:
             keep_alive(sock)
-            acknowledge_quickly(sock)
+            sock.setsockopt(*QUICKLY)
             self._is_tls = tls is not None
             self._socket = sock
             await loop.create_connection(
@@ -144,7 +139,7 @@ class Wire(asyncio.BufferedProtocol):
         """Pass on that bytes came."""
         if self._socket is not None:
             with suppress(OSError):
-                acknowledge_quickly(self._socket)
+                self._socket.setsockopt(*QUICKLY)
         self._received(nbytes)
 
     def pause_writing(self) -> None:

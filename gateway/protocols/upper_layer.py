@@ -176,7 +176,7 @@ class UpperLayer:
 
     def buffers(self) -> list[memoryview]:
         """Return where the next bytes go; the first buffer is enough. Never empty, never raises."""
-        if self.state not in (State.ENDING, State.CLOSED):
+        if self.state is not State.ENDING and self.state is not State.CLOSED:
             try:
                 return self._reader.buffers()
             except FrameError as error:  # a Sink has no room: its message is over
@@ -185,7 +185,7 @@ class UpperLayer:
 
     def received(self, count: int, now: float) -> None:
         """Take notice of `count` bytes in the buffers."""
-        if self.state in (State.ENDING, State.CLOSED):
+        if self.state is State.ENDING or self.state is State.CLOSED:
             self._waste_bytes += count  # what still comes is not listened to (AA-6, AA-7)
             if self._waste_bytes > WASTE_BYTES_MAX:
                 self.state = State.CLOSED
@@ -279,6 +279,11 @@ class UpperLayer:
         """Return whether a PDU, or a message of several, has begun and not ended."""
         return self._reader.inside or self._message.begun
 
+    @property
+    def has_news(self) -> bool:
+        """Return whether there is something to write, or something happened."""
+        return bool(self._events or self._output)
+
     def take_output(self) -> list[bytes]:
         """Return what to write, in order."""
         output, self._output = self._output, []
@@ -344,11 +349,12 @@ class UpperLayer:
 
     def _time_pdu(self, now: float) -> None:
         """Measure from the first byte of a PDU; the next one starts anew."""
-        if self.state in (State.ENDING, State.CLOSED) or not self._reader.inside:
+        reader = self._reader
+        if self.state is State.ENDING or self.state is State.CLOSED or not reader.inside:
             self._pdu_since = None
-        elif self._pdu_since is None or self._reader.began:
+        elif self._pdu_since is None or reader.began:
             self._pdu_since = now
-        self._reader.began = False
+        reader.began = False
         if self.state is State.ENDING and self._artim is None:
             self._artim = now + CLOSE_S
 

@@ -127,7 +127,8 @@ class DicomSource:
         if not allow or any(_plain(host) in network for network in allow):
             return True
         _log.warning("connection.refused source=%s host=%s reason=not-allowed", self.settings.name, host)
-        self._status.saw_error(f"connection from {host} not allowed", self.clock.now())
+        with self._guard:
+            self._status.saw_error(f"connection from {host} not allowed", self.clock.now())
         return False
 
     def _serve(self, sock: socket.socket, host: str) -> None:
@@ -151,7 +152,8 @@ class DicomSource:
         verdict = self._judge(proposal, host)
         if verdict is not None:
             text = f"association from {host} rejected: {verdict[1]}"
-            self._tell(self._status.saw_error, text, self.clock.now())
+            with self._guard:
+                self._status.saw_error(text, self.clock.now())
         return verdict
 
     def _judge(self, proposal: Proposal, host: str) -> tuple[Rejection, str] | None:
@@ -174,10 +176,12 @@ class DicomSource:
 
     def stored(self, status: Status) -> None:
         """Hear what became of an Instance."""
-        if status.accepted is None:
-            self._tell(self._status.saw_error, status.comment, self.clock.now())
-        else:
-            self._tell(self._status.saw_input, self.clock.now())
+        now = self.clock.now()
+        with self._guard:  # not by way of the loop: an image storm would wake it for each object
+            if status.accepted is None:
+                self._status.saw_error(status.comment, now)
+            else:
+                self._status.saw_input(now)
 
     def ended(self, association: AcceptedAssociation) -> None:
         """Hear that the connection has ended."""

@@ -42,11 +42,12 @@ from gateway.imaging.service import (
     Suboperations,
 )
 from gateway.imaging.storage import CANNOT_UNDERSTAND, Arrival, Keeper, Status, refusal, store
-from gateway.net.dicom_wire import CHUNK_BYTES, acknowledge_quickly, file_parts, open_at
+from gateway.net.dicom_wire import CHUNK_BYTES, QUICKLY, file_parts, open_at
 from gateway.protocols.dimse import Command, Field, encode_command, response_to
 from gateway.protocols.negotiation import Proposal, Rejection, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, PduError, Reason, Sink, encode_fragments, fragment_bytes
 from gateway.protocols.upper_layer import (
+    FIRST_PDU_S,
     PDU_MAX,
     STALL_S,
     Ended,
@@ -120,6 +121,7 @@ class AcceptedAssociation:
             pdu_max=hall.settings.pdu_max,
             choose=self._choose,
             now=self._clock.monotonic(),
+            first_pdu_s=FIRST_PDU_S,
             stall_s=STALL_S,
         )
         self._proposal: Proposal | None = None
@@ -256,13 +258,12 @@ class AcceptedAssociation:
         poll = select.poll()
         poll.register(self._socket, select.POLLIN)
         poll.register(self._bell, select.POLLIN)
-        layer = self._layer
+        layer, monotonic = self._layer, self._clock.monotonic
         while layer.state is not State.CLOSED:
             if self._jobs:
                 self._do_jobs()
-            self._flush()
             count = self._read()
-            now = self._clock.monotonic()
+            now = monotonic()
             if count is None:
                 self._wait(poll, now)
             elif count == 0:
@@ -270,18 +271,21 @@ class AcceptedAssociation:
             else:
                 self._heard_at = now
                 layer.received(count, now)
-            for event in layer.take_events():
-                self._happen(event)
+            if layer.has_news:
+                for event in layer.take_events():
+                    self._happen(event)
+                self._flush()
         with suppress(OSError, LinkError):
             self._flush()
 
     def _read(self) -> int | None:
         """Read what is there; None when nothing is, 0 at the end."""
+        sock = self._socket
         try:
-            acknowledge_quickly(self._socket)
+            sock.setsockopt(*QUICKLY)
             if self._tls is None:
-                return self._socket.recvmsg_into(self._layer.buffers())[0]
-            return self._socket.recv_into(self._layer.buffers()[0])
+                return sock.recvmsg_into(self._layer.buffers())[0]
+            return sock.recv_into(self._layer.buffers()[0])
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except ssl.SSLEOFError:
@@ -337,6 +341,8 @@ class AcceptedAssociation:
                 result = job.work()
                 self._flush()
             except (LinkError, OSError) as error:
+                if self._sending and self._exchange is not None:
+                    self._exchange.end()
                 job.done.set_exception(error if isinstance(error, LinkError) else LinkError(str(error.strerror)))
                 if self._sending:
                     raise
@@ -375,6 +381,8 @@ class AcceptedAssociation:
             case ReleaseAsked():
                 self._layer.answer_release(self._clock.monotonic())
             case Ended():
+                if self._exchange is not None:
+                    self._exchange.end()
                 _log.debug("association.ended source=%s reason=%s", self._hall.settings.name, event.words)
 
     def _requested(self, proposal: Proposal) -> None:

@@ -56,6 +56,11 @@ class Keep:
     until: Future[None] | None = None  # the transaction is not committed before this is done: a file's sync
     prompt: Callable[[Accepted | Exception], None] | None = None  # called first, in the writer thread
 
+    @property
+    def heard(self) -> bool:
+        """Return whether nobody but the thread that was woken has to hear: nothing is owed."""
+        return self.prompt is not None and not self.owed
+
     def wake(self, error: Exception | None) -> None:
         """Tell the thread that waits, in the writer's."""
         if self.prompt is not None:

@@ -1,6 +1,5 @@
 import asyncio
 import datetime
-import io
 import os
 import re
 import socket
@@ -34,10 +33,11 @@ from gateway.sources.dicom import DicomSource
 from gateway.spool import Spool
 from gateway.status import LinkState, SourceStatus
 from gateway.typed import Address, Size
+from tests.gateway.sources.own_scu import CT_CLASS, associate_rq, command, p_data, read_pdu, read_status, results
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
-CT_CLASS, EXPLICIT, IMPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 BROKEN = b"\x08\0\x16\0UI\xff\x0f1.2"  # promises more than there is
 
 
@@ -139,83 +139,20 @@ def _dataset_bytes(path: Path) -> bytes:
     return path.read_bytes()[read_meta(path).dataset_offset :]
 
 
-# --- bytes of an own, small SCU: for what no well-behaved peer would say ---
-
-
-def _item(kind: int, body: bytes) -> bytes:
-    return struct.pack(">BxH", kind, len(body)) + body
-
-
-def _associate_rq(
-    *contexts: tuple[str, str], called: bytes = b"GATEWAY", calling: bytes = b"TEST", pad: bytes = b""
-) -> bytes:
-    items = _item(0x10, b"1.2.840.10008.3.1.1.1")
-    for number, (abstract, syntax) in enumerate(contexts):
-        inner = _item(0x30, abstract.encode() + pad) + _item(0x40, syntax.encode() + pad)
-        items += _item(0x20, struct.pack(">B3x", 2 * number + 1) + inner)
-    items += _item(0x50, _item(0x51, struct.pack(">L", 16384)) + _item(0x52, b"1.2.3"))
-    body = struct.pack(">H2x16s16s32x", 1, called.ljust(16), calling.ljust(16)) + items
-    return struct.pack(">BxL", 1, len(body)) + body
-
-
-def _command(uid: str, *, field: int = 1, sop_class: str = CT_CLASS, with_data: bool = True) -> bytes:
-    def element(number: int, value: bytes) -> bytes:
-        value += b"\0" * (len(value) % 2)
-        return struct.pack("<HHL", 0, number, len(value)) + value
-
-    body = (
-        element(0x0002, sop_class.encode())
-        + element(0x0100, struct.pack("<H", field))
-        + element(0x0110, struct.pack("<H", 7))
-        + element(0x0700, struct.pack("<H", 2))
-        + element(0x0800, struct.pack("<H", 1 if with_data else 0x0101))
-        + element(0x1000, uid.encode("latin-1"))
-    )
-    return element(0, struct.pack("<L", len(body))) + body
-
-
-def _p_data(control: int, data: bytes, context: int = 1) -> bytes:
-    pdv = struct.pack(">LBB", len(data) + 2, context, control) + data
-    return struct.pack(">BxL", 4, len(pdv)) + pdv
-
-
-def _read_pdu(sock: socket.socket) -> tuple[int, bytes]:
-    head = sock.recv(6, socket.MSG_WAITALL)
-    if len(head) < 6:
-        return 0, b""
-    kind, length = struct.unpack(">BxL", head)
-    return kind, sock.recv(length, socket.MSG_WAITALL) if length else b""
-
-
-def _results(accept: bytes) -> dict[int, int]:
-    """Return the result of each presentation context in an A-ASSOCIATE-AC."""
-    results, place = {}, 68
-    while place < len(accept):
-        kind, length = struct.unpack_from(">BxH", accept, place)
-        if kind == 0x21:
-            results[accept[place + 4]] = accept[place + 6]
-        place += 4 + length
-    return results
-
-
-def _read_status(sock: socket.socket) -> tuple[int, str]:
-    kind, body = _read_pdu(sock)
-    assert kind == 4, f"PDU type {kind}"
-    command = pydicom.filereader.read_dataset(io.BytesIO(body[6:]), True, True)
-    return command.Status, command.get("ErrorComment", "")
+# --- an own, small SCU: for what no well-behaved peer would say ---
 
 
 def _associate(house: House, *contexts: tuple[str, str], **more: bytes) -> socket.socket:
     sock = house.raw()
-    sock.sendall(_associate_rq(*(contexts or ((CT_CLASS, EXPLICIT),)), **more))
-    kind, _ = _read_pdu(sock)
+    sock.sendall(associate_rq(*(contexts or ((CT_CLASS, EXPLICIT),)), **more))
+    kind, _ = read_pdu(sock)
     assert kind == 2, f"PDU type {kind}"
     return sock
 
 
 def _store(sock: socket.socket, uid: str, dataset: bytes, **more: str) -> tuple[int, str]:
-    sock.sendall(_p_data(3, _command(uid, **more)) + _p_data(2, dataset))
-    return _read_status(sock)
+    sock.sendall(p_data(3, command(uid, **more)) + p_data(2, dataset))
+    return read_status(sock)
 
 
 # --- what well-behaved peers do ---
@@ -279,10 +216,10 @@ async def test_private_classes_are_stored_and_queries_are_not_offered(house: Hou
     ]
     sock = await asyncio.to_thread(house.raw)
     with sock:
-        sock.sendall(_associate_rq(*contexts))
-        _, body = await asyncio.to_thread(_read_pdu, sock)
+        sock.sendall(associate_rq(*contexts))
+        _, body = await asyncio.to_thread(read_pdu, sock)
 
-    assert _results(body) == {1: 0, 3: 3, 5: 3, 7: 0}
+    assert results(body) == {1: 0, 3: 3, 5: 3, 7: 0}
 
 
 async def test_services_say_what_is_offered(tmp_path: Path, defaults: Settings) -> None:
@@ -388,7 +325,7 @@ async def test_a_pdu_of_four_gigabytes_is_cut_before_it_takes_memory(house: Hous
 async def test_a_pdu_longer_than_agreed_is_cut_within_an_association(house: House) -> None:
     with await asyncio.to_thread(_associate, house) as sock:
         sock.sendall(struct.pack(">BxL", 4, 0x7FFFFFFF) + bytes(4096))
-        kind, _ = await asyncio.to_thread(_read_pdu, sock)
+        kind, _ = await asyncio.to_thread(read_pdu, sock)
 
     assert kind in (0, 7)
     await _is_well(house)
@@ -408,6 +345,7 @@ async def test_fifty_silent_connections_keep_nobody_out(house: House) -> None:
 
 async def test_silent_connections_are_cut_after_five_seconds(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.sources.dicom_listener.FIRST_PDU_S", 0.3)
+    monkeypatch.setattr("gateway.sources.dicom_association.FIRST_PDU_S", 0.3)
     with await asyncio.to_thread(house.raw) as silent, await asyncio.to_thread(house.raw) as half:
         half.sendall(b"\x01\0")
         assert await asyncio.to_thread(silent.recv, 1) == b""
@@ -421,8 +359,8 @@ async def test_a_stall_in_the_middle_of_a_pdu_frees_the_slot(
     monkeypatch.setattr("gateway.sources.dicom_association.STALL_S", 0.3)
     async with _running(House(tmp_path), replace(defaults, associations_max=1)) as house:
         with await asyncio.to_thread(_associate, house) as sock:
-            sock.sendall(_p_data(3, _command("1.2.3")) + _p_data(0, bytes(100)) + _p_data(2, bytes(1000))[:500])
-            assert (await asyncio.to_thread(_read_pdu, sock))[0] in (0, 7)
+            sock.sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(100)) + p_data(2, bytes(1000))[:500])
+            assert (await asyncio.to_thread(read_pdu, sock))[0] in (0, 7)
             await _until(lambda: house.status.connections == 0)
             await _is_well(house)
 
@@ -430,13 +368,13 @@ async def test_a_stall_in_the_middle_of_a_pdu_frees_the_slot(
 async def test_an_idle_association_is_aborted(tmp_path: Path, defaults: Settings) -> None:
     async with _running(House(tmp_path), replace(defaults, idle_timeout_s=0.3)) as house:
         with await asyncio.to_thread(_associate, house) as sock:
-            assert (await asyncio.to_thread(_read_pdu, sock))[0] == 7
+            assert (await asyncio.to_thread(read_pdu, sock))[0] == 7
 
 
 @pytest.mark.parametrize("ending", [struct.pack(">BxL4x", 7, 4), b""], ids=["abort", "close"])
 async def test_an_object_that_breaks_off_leaves_nothing(house: House, ending: bytes) -> None:
     with await asyncio.to_thread(_associate, house) as sock:
-        sock.sendall(_p_data(3, _command("1.2.3")) + _p_data(0, bytes(5000)))
+        sock.sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(5000)))
         await _until(lambda: len(house.incoming()) == 1)
         sock.sendall(ending)
     await _until(lambda: house.incoming() == [])
@@ -450,7 +388,7 @@ async def test_an_aborted_repeat_does_not_harm_what_was_acknowledged(house: Hous
     uid = read_meta(CT).sop_instance_uid
     await _is_well(house)
     with await asyncio.to_thread(_associate, house) as sock:
-        sock.sendall(_p_data(3, _command(uid)) + _p_data(0, _dataset_bytes(CT)[:5000]))
+        sock.sendall(p_data(3, command(uid)) + p_data(0, _dataset_bytes(CT)[:5000]))
         await _until(lambda: len(house.incoming()) == 1)
     await _until(lambda: house.incoming() == [])
 
@@ -497,8 +435,8 @@ async def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_works(h
 
 async def test_a_command_without_a_data_set_is_not_understood(house: House) -> None:
     with await asyncio.to_thread(_associate, house) as sock:
-        sock.sendall(_p_data(3, _command("1.2.3", with_data=False)))
-        status, _ = await asyncio.to_thread(_read_status, sock)
+        sock.sendall(p_data(3, command("1.2.3", with_data=False)))
+        status, _ = await asyncio.to_thread(read_status, sock)
 
     assert status >> 12 == 0xC
     await _is_well(house)
@@ -507,21 +445,21 @@ async def test_a_command_without_a_data_set_is_not_understood(house: House) -> N
 @pytest.mark.parametrize(
     "rubbish",
     [
-        _p_data(3, b"\xff" * 100),
-        _p_data(3, _command("1.2.3", field=0x4242)),
-        _p_data(3, _command("1.2.3"), context=99) + _p_data(2, b"x", context=99),
+        p_data(3, b"\xff" * 100),
+        p_data(3, command("1.2.3", field=0x4242)),
+        p_data(3, command("1.2.3"), context=99) + p_data(2, b"x", context=99),
         struct.pack(">BxLLBB", 4, 6, 1000, 1, 3),
         struct.pack(">BxL", 4, 4) + bytes(4),
         struct.pack(">BxL", 0x42, 0),
-        _p_data(1, bytes(60_000)) * 2,
-        _p_data(3, _command("1.2.3", field=0x20)) + _p_data(0, bytes(60_000)) * 18,
+        p_data(1, bytes(60_000)) * 2,
+        p_data(3, command("1.2.3", field=0x20)) + p_data(0, bytes(60_000)) * 18,
     ],
     ids=["command", "field", "context", "pdv-length", "no-pdv", "pdu-type", "long-command", "long-identifier"],
 )
 async def test_rubbish_ends_the_association_and_nothing_else(house: House, rubbish: bytes) -> None:
     with await asyncio.to_thread(_associate, house) as sock:
         sock.sendall(rubbish)
-        assert (await asyncio.to_thread(_read_pdu, sock))[0] in (0, 7)
+        assert (await asyncio.to_thread(read_pdu, sock))[0] in (0, 7)
     await _until(lambda: not _association_threads())
     await _is_well(house)
 
@@ -567,11 +505,11 @@ async def test_a_disk_that_fills_up_during_an_object_is_answered_with_a700(
     async with _running(tiny_house, defaults) as house:
 
         def send_big(sock: socket.socket) -> tuple[int, str]:
-            sock.sendall(_p_data(3, _command("1.2.3")))
+            sock.sendall(p_data(3, command("1.2.3")))
             for _ in range(64):
-                sock.sendall(_p_data(0, bytes(64 << 10)))
-            sock.sendall(_p_data(2, b""))
-            return _read_status(sock)
+                sock.sendall(p_data(0, bytes(64 << 10)))
+            sock.sendall(p_data(2, b""))
+            return read_status(sock)
 
         with await asyncio.to_thread(_associate, house) as sock:
             status, comment = await asyncio.to_thread(send_big, sock)
@@ -584,13 +522,13 @@ async def test_a_disk_that_fills_up_during_an_object_is_answered_with_a700(
 
 async def test_memory_does_not_grow_with_the_object(house: House) -> None:
     def send_big(sock: socket.socket) -> tuple[int, int]:
-        sock.sendall(_p_data(3, _command("1.2.3")))
-        before, fragment = _resident_bytes(), _p_data(0, bytes(120 << 10))
+        sock.sendall(p_data(3, command("1.2.3")))
+        before, fragment = _resident_bytes(), p_data(0, bytes(120 << 10))
         for _ in range(500):
             sock.sendall(fragment)
         grown = _resident_bytes() - before
-        sock.sendall(_p_data(2, b"x"))
-        return _read_status(sock)[0], grown
+        sock.sendall(p_data(2, b"x"))
+        return read_status(sock)[0], grown
 
     with await asyncio.to_thread(_associate, house) as sock:
         status, grown = await asyncio.to_thread(send_big, sock)
@@ -677,9 +615,9 @@ async def test_a_port_that_is_taken_is_a_link_error(tmp_path: Path, house: House
 async def test_stopping_ends_running_associations(tmp_path: Path, defaults: Settings) -> None:
     async with _running(House(tmp_path), replace(defaults, pdu_max=Size(64 << 10))) as house:
         socks = [await asyncio.to_thread(_associate, house) for _ in range(5)]
-        socks[0].sendall(_p_data(3, _command("1.2.3")) + _p_data(0, bytes(5000)))
+        socks[0].sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(5000)))
         await _until(lambda: len(house.incoming()) == 1)
-    kinds = [(await asyncio.to_thread(_read_pdu, sock))[0] for sock in socks]
+    kinds = [(await asyncio.to_thread(read_pdu, sock))[0] for sock in socks]
     for sock in socks:
         sock.close()
 
