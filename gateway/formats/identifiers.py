@@ -13,6 +13,7 @@ import re
 import struct
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from io import BytesIO
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ _PIECE = re.compile(r"([=^\n\f\r\t])")  # where a name's or text's first charact
 _LINE = re.compile(r"([\n\f\r\t])")
 
 
+@lru_cache(maxsize=2048)
 def tag_of(name: str) -> int:
     """Return the tag of a keyword (`PatientID`) or of eight hexadecimal digits, with or without `(gggg,eeee)`.
 
@@ -68,6 +70,7 @@ def tag_of(name: str) -> int:
     raise ContentError(f"no DICOM attribute is called {name[:64]!r}")
 
 
+@lru_cache(maxsize=2048)
 def name_of(tag: int) -> str:
     """Return the keyword of a tag, `(gggg,eeee)` where it has none."""
     return datadict.keyword_for_tag(tag) or f"({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from gateway.dataset import Element
@@ -311,23 +312,24 @@ def _timestamp(group: Group, asked: Asked, rules: OrderRules) -> tuple[str, str,
             return "", "", ""
         stamp = _TIMESTAMP.fullmatch(found) if found else None
         if stamp is not None:
-            read = _wall(stamp[1], stamp[2] or "", stamp[4] or "", rules)
+            read = _wall(stamp[1], stamp[2] or "", stamp[4] or "", rules.timezone)
             if read is not None:
                 return read
     return None
 
 
-def _wall(day: str, time: str, offset: str, rules: OrderRules) -> tuple[str, str, str] | None:
+@lru_cache(maxsize=256)
+def _wall(day: str, time: str, offset: str, zone: str | None) -> tuple[str, str, str] | None:
     """Return the hospital's date, time and offset; None where the digits are no time."""
     time = time if len(time) % 2 == 0 else time[:-1]
     try:
         at = datetime.strptime(day + (time or "00").ljust(6, "0"), "%Y%m%d%H%M%S")
     except ValueError:
         return None
-    if offset and rules.timezone and time:
+    if offset and zone and time:
         minutes = (int(offset[1:3]) * 60 + int(offset[3:])) * (-1 if offset[0] == "-" else 1)
         if abs(minutes) < 24 * 60:
-            at = at.replace(tzinfo=timezone(timedelta(minutes=minutes))).astimezone(ZoneInfo(rules.timezone))
+            at = at.replace(tzinfo=timezone(timedelta(minutes=minutes))).astimezone(ZoneInfo(zone))
             offset = f"{at:%z}"
     return f"{at:%Y%m%d}", f"{at:%H%M%S}", offset
 

@@ -59,6 +59,7 @@ _VISIT = frozenset({"AdmissionID", "AdmittingDate", "AdmittingTime", "CurrentPat
 
 
 class _Row(NamedTuple):
+    keyword: str
     path: tuple[int, ...]
     asked: Asked
     kind: str
@@ -92,7 +93,7 @@ def read_changes(
 
 def mapped_attributes() -> frozenset[str]:
     """Return the keywords of the attributes that the map fills: what a Source's `fields` may name."""
-    return frozenset(_keyword(row.path) for row in _map())
+    return frozenset(row.keyword for row in _map())
 
 
 class _Reading:
@@ -177,8 +178,9 @@ class _Reading:
         """Return what the map finds; the scheduled step is an item of its sequence."""
         found: dict[int, Element] = {}
         step: dict[int, Element] = {}
+        own = self._fields()
         for row in rows:
-            fields = self._fields().get(_keyword(row.path))
+            fields = own.get(row.keyword) if own else None
             asked = row.asked if fields is None else Asked(row.asked.vr, tuple(fields))
             try:
                 element = READERS[row.kind](group, asked, self._rules)
@@ -252,10 +254,6 @@ def _tell_side(group: Group, attributes: dict[int, Element], step: dict[int, Ele
                 place[tag] = Element("LO", (f"{text[: 64 - len(side) - 3]} ({side})",))
 
 
-def _keyword(path: tuple[int, ...]) -> str:
-    return name_of(path[-1])
-
-
 @lru_cache(maxsize=1)
 def _start() -> Asked:
     return next(row.asked for row in _map() if row.path[-1] == START_DATE)
@@ -267,13 +265,13 @@ def _map() -> tuple[_Row, ...]:
     rows = []
     for row in csv.DictReader(text.splitlines()):
         path = tuple(tag_of(name) for name in row["attribute"].split("."))
-        rows.append(_Row(path, Asked(vr_of(path[-1]), tuple(row["fields"].split())), row["kind"]))
+        rows.append(_Row(name_of(path[-1]), path, Asked(vr_of(path[-1]), tuple(row["fields"].split())), row["kind"]))
     return tuple(rows)
 
 
 @lru_cache(maxsize=1)
 def _patient_rows() -> tuple[_Row, ...]:
-    return tuple(row for row in _map() if row.path[0] >> 16 == 0x0010 or _keyword(row.path) in _VISIT)
+    return tuple(row for row in _map() if row.path[0] >> 16 == 0x0010 or row.keyword in _VISIT)
 
 
 @lru_cache(maxsize=1)
