@@ -325,7 +325,7 @@ def test_queries_are_kept_with_what_left_steps_out_the_newest_ones(ward: Ward) -
 
 
 @given(st.lists(st.sampled_from(["NW", "XO", "CA", "DC", "OMI", "A08", "A40", "S13", "S15", "MPPS"]), max_size=8))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_whatever_comes_in_whatever_order_a_step_is_there_once(
     tmp_path_factory: pytest.TempPathFactory, acts: list[str]
 ) -> None:
