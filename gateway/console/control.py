@@ -28,11 +28,13 @@ from gateway.console.capture import recorded_lines
 from gateway.console.document import to_json
 from gateway.console.report import make_report
 from gateway.errors import ConfigError, GatewayError, StoreError
+from gateway.store.conflicts import forget_conflicts
 from gateway.store.counters import read_counters
 from gateway.typed import build
 
 BODY_BYTES_MAX = 1 << 20
-ACKNOWLEDGED = ("clock-stepped",)  # the others end by themselves when their cause does
+# By the first word of the key; the others end by themselves when their cause does.
+ACKNOWLEDGED = ("clock-stepped", "uid-conflict", "worklist-disagrees")
 
 Reload = Callable[[], Awaitable[list[str]]]
 
@@ -99,12 +101,15 @@ class _Control:
 
     async def acknowledge(self, request: Request) -> Response:
         seen: Acknowledge = await _read(request, Acknowledge)
-        if seen.alarm not in ACKNOWLEDGED:
+        what, _, whom = seen.alarm.partition(":")
+        if what not in ACKNOWLEDGED:
             raise Refused(f"only {', '.join(ACKNOWLEDGED)} is acknowledged; other alarms end when their cause does")
         if all(alarm.key != seen.alarm for alarm in self._app.alarms.standing()):
             raise StoreError(f"the alarm {seen.alarm} does not stand")
         note = Note(who=_vouched(seen.who, request), act="acknowledge", detail=seen.alarm)
         await asyncio.to_thread(perform, note, self._app.store, self._app.config, self._app.clock.now)
+        if what == "uid-conflict":
+            await asyncio.wrap_future(self._app.store.call(lambda connection: forget_conflicts(connection, whom)))
         self._app.alarms.clear(seen.alarm)
         return _answer({})
 

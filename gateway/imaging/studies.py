@@ -5,13 +5,15 @@
 
 A study is complete for a Source. MPPS counts when every step that answers to the study is over and every object that
 the steps say they made is held; where one is missing the age decides. Each round also compares new Instances with
-their worklist items and holds an alarm for each Source whose Instances disagree.
+their worklist items and holds an alarm for each Source whose Instances disagree, and one for each Source that sent
+another Instance under the UID of an earlier one.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 
 from gateway.alarms import Alarms
 from gateway.clock import Clock
@@ -21,6 +23,7 @@ from gateway.imaging.demographics import COMPARED, disagreements
 from gateway.orders import ScheduledStep
 from gateway.routing import Router
 from gateway.store.commitments import newest_held
+from gateway.store.conflicts import Conflict, find_conflicts, note_conflicts, standing_conflicts
 from gateway.store.reading import read_message
 from gateway.store.steps import steps_of_study
 from gateway.store.store import Store
@@ -40,6 +43,7 @@ from gateway.store.studies import (
 
 ROUND_S = 1.0
 REMEMBERED_MAX = 10_000  # comparisons whose result is known
+CONFLICTS_TOLD_MAX = 20  # log lines of one round
 
 _log = logging.getLogger("gateway.imaging")
 
@@ -85,16 +89,26 @@ class StudyWatch:
         return await self._owe() or more
 
     async def _follow(self) -> bool:
-        mark = self._mark if self._mark is not None else await asyncio.to_thread(self._first_mark)
-        until, instances = await asyncio.to_thread(lambda: read_new_instances(self._store.readers.connection, mark))
+        if self._mark is None:
+            self._mark = await asyncio.to_thread(self._first_mark)
+            await self._tell_conflicts(())  # those that were known before the last stop
+        mark = self._mark
+        until, instances, conflicts = await asyncio.to_thread(self._read_news, mark)
         differing = await asyncio.to_thread(self._compare, instances)
         if instances or until - self._written >= FOLLOW_ROWS_MAX:
-            await asyncio.wrap_future(self._store.call(lambda c: follow(c, until, instances, differing)))
+            await asyncio.wrap_future(self._store.call(lambda c: _follow(c, until, instances, differing, conflicts)))
             self._written = until
         self._mark = until
         if differing:
             await self._tell_disagreements()
+        if conflicts:
+            await self._tell_conflicts(conflicts)
         return until - mark >= FOLLOW_ROWS_MAX
+
+    def _read_news(self, mark: int) -> tuple[int, list[NewInstance], list[Conflict]]:
+        connection = self._store.readers.connection
+        until, instances = read_new_instances(connection, mark)
+        return until, instances, find_conflicts(connection, mark, until) if instances else []
 
     def _first_mark(self) -> int:
         self._written = followed_until(self._store.readers.connection)
@@ -130,6 +144,20 @@ class StudyWatch:
         for source, count in counts.items():
             words = f"objects from {source} disagree with the worklist (gateway studies --disagreeing): {count} studies"
             self._alarms.put(f"worklist-disagrees:{source}", words)
+
+    async def _tell_conflicts(self, news: Sequence[Conflict]) -> None:
+        for conflict in news[:CONFLICTS_TOLD_MAX]:
+            _log.error(
+                "instance.conflicting source=%s message=%d earlier=%d",
+                conflict.source,
+                conflict.message_id,
+                conflict.earlier_id,
+            )
+        standing = await asyncio.to_thread(lambda: standing_conflicts(self._store.readers.connection))
+        for source, known in standing.items():
+            words = f"{source} sent another object under the SOP Instance UID of an earlier one; both are kept: "
+            words += f"messages {known.first.message_id} and {known.first.earlier_id}"
+            self._alarms.put(f"uid-conflict:{source}", words)
 
     async def _complete(self) -> None:
         now = self._clock.now()
@@ -191,3 +219,16 @@ class StudyWatch:
             if message is not None and (names := router.owed_when_complete(message).destinations):
                 late.append((number, names, router.is_urgent(message)))
         return late, numbers[-1] if numbers else study.last_message
+
+
+def _follow(
+    connection: Any,
+    until: int,
+    instances: Sequence[NewInstance],
+    differing: dict[tuple[str, str], frozenset[str]],
+    conflicts: Sequence[Conflict],
+) -> None:
+    """Write what a round has learned, in one transaction."""
+    follow(connection, until, instances, differing)
+    if conflicts:
+        note_conflicts(connection, conflicts)

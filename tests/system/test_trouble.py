@@ -1,6 +1,7 @@
 """Trouble at a running agent: each gets a clear answer, and the next good input works."""
 
 import os
+import re
 import socket
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from pynetdicom import AE
 from pynetdicom.dimse_primitives import C_STORE
 
 from gateway.cli.client import call
+from tests.gateway.sources.own_scu import CT_CLASS, associate_rq, command, p_data, read_pdu, read_status
 from tests.system.agents import Agent, free_port
 
 TIMEOUT_S = 20.0
@@ -47,6 +49,7 @@ ack_timeout_s = 0.3
 from = ["emr"]
 to = ["deaf"]
 """
+EXPLICIT = "1.2.840.10008.1.2.1"
 CT = Path(pydicom.data.__file__).parent / "test_files" / "CT_small.dcm"
 
 
@@ -156,6 +159,60 @@ def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_is_plain_succ
     assert "Success" in stores[1].stdout + stores[1].stderr
     status = call(house.data, "status")["sources"][1]
     assert (status["received"], status["quarantined"]) == (2, 1)
+
+
+def test_two_objects_under_one_uid_are_both_kept_and_alarmed_and_a_repeat_is_stored_once(
+    house: House, tmp_path: Path
+) -> None:
+    image = pydicom.dcmread(CT)
+    image.save_as(tmp_path / "one.dcm")
+    pixels = [image.PixelData, image.PixelData[::-1]]
+    image.PixelData = pixels[1]
+    image.save_as(tmp_path / "other.dcm")
+    for name in ("one", "one", "other", "one"):
+        sent = dcmtk("storescu", "-v", "127.0.0.1", str(house.dicom), str(tmp_path / f"{name}.dcm"))
+        assert "Success" in sent.stdout + sent.stderr
+    alarm = wait_for_alarm(house, "uid-conflict:imaging")
+    source = call(house.data, "status")["sources"][1]
+    objects = (house.data / "spool" / "objects").iterdir()
+    kept = [pydicom.dcmread(file).PixelData for file in objects if file.stat().st_size]  # the others are ahead of need
+
+    assert (source["received"], source["repeated"]) == (2, 2)
+    assert sorted(kept) == sorted(pixels)
+    assert "messages 2 and 1" in alarm["text"]
+    call(house.data, "acknowledge", {"alarm": "uid-conflict:imaging", "who": "test"})
+    assert call(house.data, "status")["alarms"] == []
+
+
+def wait_for_alarm(house: House, key: str) -> dict[str, str]:
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := [alarm for alarm in call(house.data, "status")["alarms"] if alarm["key"] == key]):
+        assert time.monotonic() < deadline, key
+        threading.Event().wait(0.05)
+    alarm: dict[str, str] = found[0]
+    return alarm
+
+
+def test_what_is_no_uid_is_refused_and_nothing_leaves_the_spool(house: House, tmp_path: Path) -> None:
+    before = files_but_objects(tmp_path)
+    with socket.create_connection(("127.0.0.1", house.dicom), TIMEOUT_S) as peer:
+        peer.settimeout(TIMEOUT_S)
+        peer.sendall(associate_rq((CT_CLASS, EXPLICIT)))
+        assert read_pdu(peer)[0] == 2
+        statuses = []
+        for uid in ("../../x", "/etc/x", "1" * 5000, "1.2\0.3", ""):
+            peer.sendall(p_data(3, command(uid)) + p_data(2, b"x"))
+            statuses.append(read_status(peer)[0])
+
+    assert statuses == [0xC000] * 5
+    assert call(house.data, "status")["sources"][1]["received"] == 0
+    assert files_but_objects(tmp_path) == before
+    assert house.echo_is_answered()
+
+
+def files_but_objects(folder: Path) -> set[Path]:
+    """What lies in a folder but the files of the Spool, which have names of their own making."""
+    return {path for path in folder.rglob("*") if re.fullmatch("[0-9a-f]{64}", path.name) is None}
 
 
 def store_rubbish(port: int) -> int:

@@ -6,6 +6,7 @@ import stat
 import pytest
 
 from gateway.console.server import SOCKET_NAME
+from gateway.store.conflicts import Conflict, note_conflicts, standing_conflicts
 from tests.gateway.console.house import House, eventually, free_port
 
 WHO = {"who": "anna"}
@@ -180,6 +181,28 @@ def test_a_stepped_clock_is_acknowledged(house: House) -> None:
     assert answer.status_code == 200
     assert "clock-stepped" not in house.alarms()
     assert house.audit()[-1][1:] == ("acknowledge", "clock-stepped")
+
+
+@pytest.mark.parametrize("alarm", ["uid-conflict:emr", "worklist-disagrees:emr"])
+def test_what_a_person_must_look_at_is_acknowledged_and_forgotten(house: House, alarm: str) -> None:
+    conflict = Conflict(source="emr", message_id=2, earlier_id=1)
+    house.app.store.call(lambda connection: note_conflicts(connection, [conflict])).result(10)
+    house.loop.call_soon_threadsafe(house.app.alarms.put, alarm, "look at it")
+    eventually(lambda: alarm in house.alarms())
+
+    answer = house.control("POST", "/acknowledge", {"alarm": alarm, **WHO})
+
+    assert answer.status_code == 200
+    assert alarm not in house.alarms()
+    standing = standing_conflicts(house.app.store.readers.connection)
+    assert bool(standing) is not alarm.startswith("uid-conflict")
+
+
+def test_an_alarm_that_ends_with_its_cause_is_not_acknowledged(house: House) -> None:
+    answer = house.control("POST", "/acknowledge", {"alarm": "disk-low", **WHO})
+
+    assert answer.status_code == 400
+    assert "uid-conflict" in answer.json()["error"]
 
 
 def test_a_reload_takes_over_what_changed_with_the_consoles_port(house: House) -> None:

@@ -15,6 +15,7 @@ from gateway.imaging.studies import StudyWatch
 from gateway.model import DeliveryState, Incoming, Kind
 from gateway.orders import ProcedureStep, ScheduledStep, StepChange, StepState
 from gateway.routing import Router
+from gateway.store.conflicts import forget_conflicts
 from gateway.store.reading import read_deliveries
 from gateway.store.store import Store
 from gateway.store.studies import StudyProgress, oldest_waiting, read_studies, remove_studies
@@ -256,3 +257,26 @@ def test_a_route_that_waits_keeps_instances_back_and_says_that_it_does() -> None
     assert router.owed_when_complete(image).destinations == ("research",)
     assert router.waits("imaging")
     assert not Router((), (SOURCE,), ()).waits("imaging")
+
+
+async def test_another_object_under_a_known_uid_is_alarmed_until_it_was_seen(house: House) -> None:
+    house.receive(1)
+    await house.after(1)
+    assert house.alarms.standing() == []
+
+    house.keep(Kind.DICOM, "1.2.1", {"StudyInstanceUID": STUDY}, STUDY, digest=b"another", object_name="e" * 64)
+    await house.after(1)
+    (alarm,) = house.alarms.standing()
+    assert alarm.key == "uid-conflict:imaging"
+    assert "messages 2 and 1" in alarm.text
+
+    house.alarms.clear(alarm.key)  # as a new start of the agent does
+    house.watch = house.watching()
+    await house.after(1)
+    assert [alarm.key for alarm in house.alarms.standing()] == ["uid-conflict:imaging"]
+
+    house.store.call(lambda connection: forget_conflicts(connection, "imaging")).result(10)
+    house.alarms.clear(alarm.key)
+    house.watch = house.watching()
+    await house.after(1)
+    assert house.alarms.standing() == []
