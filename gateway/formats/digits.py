@@ -18,6 +18,14 @@ def writable(value: Decimal) -> Decimal:
     return _TWELVE.plus(value)
 
 
+def is_plain(value: Decimal) -> bool:
+    """Tell whether `plain_digits` takes a number."""
+    if not value.is_finite():
+        return False
+    _sign, digits, exponent = value.as_tuple()
+    return len(digits) + abs(int(exponent)) <= DIGITS_MAX
+
+
 def plain_digits(value: Decimal) -> str:
     """Return a number as HL7 NM and JSON both take it: `37.0` stays `37.0`, `1E+3` becomes `1000`.
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 
+from gateway.formats.digits import is_plain
 from gateway.formats.observing import QUESTIONABLE
 from gateway.formats.sdc_facts import Activation, Category, Coded, Descriptor, MetricState, Mode, Validity, WaveState
 from gateway.formats.sdc_tree import refid_of
@@ -20,6 +21,7 @@ from gateway.model import Absent, Method, Observation, Wave
 SETTING_OFFSET = 1 << 24  # a setting's term is the measured one in partition 258
 DIGITS_MAX = 9  # decimals of a sample that are kept
 SAMPLE_MAX = 10**15
+PERIOD_S_MIN, PERIOD_S_MAX = Decimal("1e-6"), Decimal(3600)
 TEXT_MAX = 1000  # characters of a text value
 FIRST_YEAR_S, LAST_YEAR_S = 0.0, 7_258_118_400.0  # 1970 to 2200: outside it a time is no time
 
@@ -122,11 +124,11 @@ def worth(state: MetricState) -> tuple[Decimal | str | None, Absent | None, tupl
 
 
 def wave(one: Descriptor, state: WaveState, sub: str, *, gap: bool, started_at: datetime | None = None) -> Wave | None:
-    """Return a piece of a waveform; None where there are no samples or no period.
+    """Return a piece of a waveform; None where there are no samples or no sensible period.
 
     Samples of a piece that the Device calls invalid are None each, so that time goes on.
     """
-    if not state.samples or one.period_s is None or one.period_s <= 0:
+    if not state.samples or one.period_s is None or not PERIOD_S_MIN <= one.period_s <= PERIOD_S_MAX:
         return None
     good = state.validity in _GOOD and state.activation is Activation.ON and state.mode is Mode.REAL
     samples, factor = _scaled(state.samples) if good else ((None,) * len(state.samples), Decimal(1))
@@ -203,7 +205,7 @@ def _unit(coded: Coded | None) -> tuple[str | None, int | None, str | None]:
 
 def _sound(value: Decimal | str | None) -> Decimal | str | None:
     if isinstance(value, Decimal):
-        return value if value.is_finite() else None
+        return value if is_plain(value) else None
     return value[:TEXT_MAX] if value else None
 
 

@@ -10,6 +10,7 @@ and was not there before is not told.
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 
+from gateway.formats.digits import is_plain
 from gateway.formats.sdc_facts import (
     Activation,
     ComponentState,
@@ -49,8 +50,8 @@ def condition(one: Descriptor, state: ConditionState, signals: Signals, *, phase
         phase=phase,
         sub=sub,
         mdc=one.coded.mdc if one.coded else None,
-        low=_finite(state.low),
-        high=_finite(state.high),
+        low=_plain(state.low),
+        high=_plain(state.high),
         silenced=_silenced(signals),
     )
 
@@ -75,8 +76,8 @@ def limits_of(
         state = states.get(one.handle)
         if state is None or not state.active or handle not in one.sources:
             continue
-        low = _finite(state.low) if low is None else low
-        high = _finite(state.high) if high is None else high
+        low = _plain(state.low) if low is None else low
+        high = _plain(state.high) if high is None else high
     return low, high
 
 
@@ -108,5 +109,5 @@ def _silenced(signals: Signals) -> bool:
     return bool(audible) and all(not each.active or each.presence is Presence.ACKNOWLEDGED for each in audible)
 
 
-def _finite(number: Decimal | None) -> Decimal | None:
-    return number if number is not None and number.is_finite() else None
+def _plain(number: Decimal | None) -> Decimal | None:
+    return number if number is not None and is_plain(number) else None

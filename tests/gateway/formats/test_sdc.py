@@ -69,6 +69,7 @@ STATES = [
     (Validity.QUESTIONABLE, Decimal(60), Decimal(60), None, ("QUES",)),
     (Validity.VALID, None, None, Absent.NAV, ()),
     (Validity.VALID, Decimal("NaN"), None, Absent.NAV, ()),
+    (Validity.VALID, Decimal("1e999"), None, Absent.NAV, ()),
     (Validity.VALID, Decimal(900), Decimal(900), None, ("QUES",)),
     (Validity.ONGOING, None, None, Absent.BUSY, ()),
     (Validity.CALIBRATING, Decimal(60), None, Absent.BUSY, ("CAL",)),
