@@ -102,6 +102,9 @@ class _Pump:
     def more(self) -> Sequence[bytes]:
         return ()
 
+    def farewells(self) -> Sequence[bytes]:
+        return ()
+
     def forbids(self, words: bytes) -> bool:
         match = _FRAME.fullmatch(words)
         return match is None or match[1].decode("latin-1") not in ASKED

@@ -84,6 +84,9 @@ class _Pump:
     def more(self) -> Sequence[bytes]:
         return ()
 
+    def farewells(self) -> Sequence[bytes]:
+        return ()
+
     def forbids(self, words: bytes) -> bool:
         return words not in {frame(text) for text in GREETING}
 

@@ -31,8 +31,8 @@ STX, ETX, ENQ, ACK, DC4, NAK = b"\x02", b"\x03", b"\x05", b"\x06", b"\x14", b"\x
 REPLY_TIMEOUT_S = 1.0
 FRAME_BYTES_MAX = 100
 MODULES_MAX = 8
-CONNECT, VARIABLES, KIND, DRUG, NAME, RACK = "DC", "LE;aemdr", "LF;b", "LP", "LN", "LE;ib"
-ALLOWED = frozenset({CONNECT, VARIABLES, KIND, DRUG, NAME, RACK, "E", "M"})
+CONNECT, DISCONNECT, VARIABLES, RACK = "DC", "FC", "LE;aemdr", "LE;ib"
+ALLOWED = frozenset({CONNECT, DISCONNECT, VARIABLES, RACK, "E", "M"})
 FORBIDDEN = frozenset(["MO", "RZ", "OF", "SI", "EP", "AP", "EN", "PR", "PO", "PB", "PF", "PV", "RV", "PP", "PS"])
 
 _BODY = re.compile(r"(?P<origin>\d?)(?P<kind>[A-Z])(?:;(?P<data>.*))?", re.DOTALL)
@@ -105,14 +105,13 @@ class _Pumps:
         self._rack = rack
         self._modules: tuple[str, ...] = () if rack else ("",)
         self._told: dict[str, dict[str, str]] = {}
-        self._drugs: dict[str, str] = {}
-        self._kinds: dict[str, str] = {}
         self._faults: dict[str, str] = {}
-        self._asked = ""
         self._follow: list[bytes] = []
+        self._greeted = False
 
     def greeting(self) -> Sequence[bytes]:
         self._told.clear()
+        self._greeted = True
         if self._rack:
             return [frame("0DC"), frame(f"0{RACK}")]
         return [frame(CONNECT), *self._all_of("")]
@@ -123,6 +122,13 @@ class _Pumps:
     def more(self) -> Sequence[bytes]:
         follow, self._follow = self._follow, []
         return follow
+
+    def farewells(self) -> Sequence[bytes]:
+        """Close the sessions that were opened: a pump that only lost us may alarm."""
+        if not self._greeted:
+            return ()
+        modules = [*self._modules, "0"] if self._rack else [""]
+        return [frame(f"{module}{DISCONNECT}") for module in modules]
 
     def forbids(self, words: bytes) -> bool:
         words = words.removeprefix(ACK)

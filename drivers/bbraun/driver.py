@@ -81,6 +81,10 @@ class Rack:
         greeting, self._greeting = self._greeting, False
         return [self._say(VERSION), self._say(ALL)] if greeting else []
 
+    def farewells(self) -> Sequence[bytes]:
+        """Say nothing: a rack does not mind."""
+        return ()
+
     def forbids(self, words: bytes) -> bool:
         """Hold back everything but acknowledgements and the reading requests."""
         if words in (ACK, NAK):

@@ -72,6 +72,10 @@ class Dialogue(Protocol):
         """Tell whether words may never be said."""
         ...
 
+    def farewells(self) -> Sequence[bytes]:
+        """Return the last words to a Device that would alarm when it only lost us; none for any other."""
+        ...
+
 
 class AskingSession:
     """Asks in rounds; a `Session`."""
@@ -130,6 +134,13 @@ class AskingSession:
         elif self._next_at is not None and now >= self._next_at:
             self._begin_round(now)
         self._emit(now)
+
+    def part(self) -> None:
+        """Take leave, and say nothing after it."""
+        self._questions.clear()
+        self._reply_at = self._next_at = None
+        for words in self._dialogue.farewells():
+            self._say(words)
 
     def settle(self, stored: bool, now: float) -> None:
         """Nothing that is kept is acknowledged on such a link."""

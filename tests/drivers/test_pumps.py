@@ -101,6 +101,20 @@ def test_beside_another_host_nothing_is_said(name: str) -> None:
     assert session.take_output() == b""
 
 
+def test_a_fresenius_session_is_closed_before_the_line_is() -> None:
+    session = Fresenius(rack=True).open()
+    assert isinstance(session, AskingSession)
+    session.tick(0.0)
+    for body in ("0C;", "0C;i02;b05"):
+        session.receive(fresenius_frame(body), 0.0)
+    session.take_output()
+
+    session.part()
+
+    assert session.take_output() == b"".join(fresenius_frame(f"{module}FC") for module in "130")
+    assert session.deadline is None
+
+
 def test_the_published_frames_are_made() -> None:
     assert alaris_frame("INF") == b"!INF|4961\r"
     assert alaris_frame("INST_SERIALNO") == b"!INST_SERIALNO|457D\r"
