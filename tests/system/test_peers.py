@@ -204,7 +204,7 @@ def instances(archive: httpx.Client) -> dict[str, str]:
 
 def compare(archive: httpx.Client, wanted: dict[str, Path], spool: Path) -> dict[str, bool]:
     """Whether the gateway holds the very bytes that storescp was sent, and Orthanc every element of them."""
-    held = {data_set_bytes(file) for file in spool.iterdir()}
+    held = {data_set_bytes(file) for file in spool.iterdir() if file.stat().st_size}  # others are made ahead of need
     numbers = instances(archive)
     same = {}
     for uid, file in wanted.items():
