@@ -1,6 +1,8 @@
 """The driver meets a simulated monitor in each dialect, over TCP both ways and over a serial line."""
 
+import asyncio
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +55,33 @@ async def test_a_monitor_in_demonstration_mode_publishes_nothing_and_says_so() -
             await until(lambda: "demonstration" in (status.notice or ""))
 
     assert intake.kept == []
+
+
+async def test_mllp_send_is_answered_when_its_message_is_kept(tmp_path: Path) -> None:
+    message = tmp_path / "one.hl7"
+    message.write_bytes(
+        b"\x0bMSH|^~\\&|MON|ICU|||20260705101500||ORU^R01|77|P|2.4\rPID|||ZZTEST1\r"
+        b"OBX|1|NM|001000^VITAL HR|1|80|/min\r\x1c\r"
+    )
+    link, intake, _ = device_link("hl7-monitor", "listen://127.0.0.1:0")
+    opened: list[Any] = []
+    opener = link._opener
+
+    async def noting(port: str, line: Any) -> Any:
+        opened.append(await opener(port, line))
+        return opened[-1]
+
+    link._opener = noting
+    async with running(link):
+        await until(lambda: bool(opened))
+        sender = await asyncio.create_subprocess_exec(
+            str(Path(sys.executable).with_name("mllp_send")),
+            *("-p", str(opened[0].port), "-f", str(message), "127.0.0.1"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await asyncio.wait_for(sender.communicate(), 20)
+
+    (kept,) = intake.kept
+    assert kept.result is not None
+    assert kept.result.observations[0].key == "heart_rate"
+    assert b"MSA|AA|77" in told
