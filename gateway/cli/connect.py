@@ -10,11 +10,12 @@ from typing import Any
 
 from gateway.assembly import Origins, make_sender
 from gateway.clock import SystemClock
-from gateway.config import Config, Destination, DeviceSource
+from gateway.config import Config, Destination, DeviceSource, SdcSource
 from gateway.errors import ConfigError, GatewayError
 from gateway.net.opening import open_stream
 from gateway.registry import create_driver
 from gateway.sources.link import line_of
+from gateway.sources.sdc import try_provider
 from gateway.spool import Spool
 
 TRY_TIMEOUT_S = 30.0
@@ -26,6 +27,7 @@ async def try_endpoints(config: Config) -> list[dict[str, Any]]:
     turns = asyncio.Semaphore(TRIED_AT_ONCE)
     tries = [_try(each.name, _try_destination(each, config), turns) for each in config.destinations if each.enabled]
     tries += [_try(each.name, _try_device(each), turns) for each in config.sources if isinstance(each, DeviceSource)]
+    tries += [_try(each.name, try_provider(each), turns) for each in config.sources if isinstance(each, SdcSource)]
     return list(await asyncio.gather(*tries))
 
 

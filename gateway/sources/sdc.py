@@ -62,6 +62,15 @@ def connect(settings: SdcSource, inbox: Inbox) -> Connected:
     return connect_by_library(settings, inbox)
 
 
+async def try_provider(settings: SdcSource) -> str:
+    """Connect, read the MDIB, take leave, and return what was found in a line. Raises LinkError."""
+    inbox = Inbox()
+    connection = await in_thread(f"sdc {settings.name}", lambda: connect(settings, inbox), _abandon)
+    beheld = [event for event in await inbox.take() if isinstance(event, Beheld)]
+    await in_thread(f"sdc {settings.name}", lambda: connection.close(unsubscribe=True), _ignore)
+    return f"read {connection.address}: {sum(len(each.mdib.descriptors) for each in beheld)} entries"
+
+
 class SdcLink:
     """One provider: connects, stays connected, and brings in what it says."""
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -20,7 +21,9 @@ from cryptography.x509.oid import NameOID
 from gateway.clock import SystemClock
 from gateway.config import SdcSource, SdcTls
 from gateway.model import Absent, Accepted, Condition, Incoming, Kind, Observation, Phase, Priority, Turn, Wave
-from gateway.sources.sdc import SdcLink
+from gateway.sources import sdc
+from gateway.sources.sdc import SdcLink, try_provider
+from gateway.sources.sdc_inbox import Ended, Event, Inbox, Reported, Unreadable
 from gateway.status import LinkState, SourceStatus
 
 HOUSE = Path(__file__).parents[3]
@@ -158,7 +161,7 @@ async def test_a_monitor_is_read_with_its_numbers_waves_alarms_and_modules() -> 
     assert status.lost == status.errors == 0
 
 
-@pytest.mark.parametrize(("word", "discovery"), [("restart", True), ("die", True), ("die", False)])
+@pytest.mark.parametrize(("word", "discovery"), [("restart", False), ("die", True)])
 async def test_a_monitor_that_restarts_is_found_and_read_again(word: str, discovery: bool) -> None:
     async with monitor(*["--discovery"] * discovery, "--off", "0.2") as device:
         where = {"adapter": "127.0.0.1"} if discovery else {"endpoint": device.address}
@@ -282,8 +285,11 @@ async def test_another_device_at_the_address_is_not_taken_for_it() -> None:
         intake, status = await stack.enter_async_context(listening(settings))
         await until(lambda: status.last_error is not None)
 
+        tried = await try_provider(SdcSource(name="bed-14", endpoint=device.address))
+
     assert "is another device than" in str(status.last_error)
     assert intake.kept == []
+    assert tried == f"read {device.address}: 31 entries"
 
 
 def test_the_library_is_not_loaded_before_a_source_connects() -> None:
@@ -293,3 +299,83 @@ def test_the_library_is_not_loaded_before_a_source_connects() -> None:
     )
 
     assert done.stdout.strip() == "set()"
+
+
+class Scripted:
+    """A connection that offers what it was given and is held open until the test lets go."""
+
+    address = "http://scripted"
+
+    def __init__(self, events: list[Event]) -> None:
+        self.events = events
+        self.closed = threading.Event()
+        self.go = threading.Event()
+        self.go.set()
+
+    def __call__(self, _: SdcSource, inbox: Inbox) -> "Scripted":
+        assert self.go.wait(TIMEOUT_S)
+        for event in self.events:
+            inbox.offer(event)
+        self.events = []
+        return self
+
+    def close(self, *, unsubscribe: bool) -> None:
+        self.closed.set()
+
+
+@asynccontextmanager
+async def scripted(connection: Scripted) -> AsyncIterator[tuple[Intake, SourceStatus]]:
+    intake, status = Intake(), SourceStatus(name="bed-14", type="sdc")
+    settings = SdcSource(name="bed-14", endpoint="http://scripted:1/x")
+    link = SdcLink(settings, intake, SystemClock(), status, clock_step_s=2.0, connector=connection)
+    task = asyncio.create_task(link.run())
+    try:
+        yield intake, status
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_what_cannot_be_understood_is_kept_for_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    def boom(*_: object) -> None:
+        raise KeyError("a name that nobody may log")
+
+    monkeypatch.setattr(sdc.Picture, "follow", boom)
+    events: list[Event] = [Unreadable(raw=b"<a/>", fault="report not understood: X"), Reported(raw=b"<b/>", states=())]
+    async with scripted(Scripted(events)) as (intake, status):
+        await intake.until(lambda now: len(now.kept) == 2)
+
+    assert [(one.raw, one.quarantined) for one in intake.kept] == [
+        (b"<a/>", "report not understood: X"),
+        (b"<b/>", "mapping failed: KeyError"),
+    ]
+    assert "nobody" not in str(status.last_error)
+
+
+async def test_reports_that_are_lost_are_counted_and_the_connection_is_made_anew() -> None:
+    connection = Scripted([Unreadable(raw=b"<a/>", fault="X")] * 510)
+    async with scripted(connection) as (intake, status):
+        await until(lambda: status.lost == 10)
+        await intake.until(lambda now: len(now.kept) == 500)
+
+    assert connection.closed.is_set()
+    assert "10 reports lost" in str(status.last_error) or "came faster" in str(status.last_error)
+
+
+async def test_a_connection_that_comes_when_nobody_waits_any_more_is_closed() -> None:
+    connection = Scripted([])
+    connection.go.clear()
+    async with scripted(connection):
+        await asyncio.sleep(0)
+    connection.go.set()
+
+    assert await asyncio.to_thread(connection.closed.wait, TIMEOUT_S)
+
+
+async def test_a_connection_that_is_over_is_closed() -> None:
+    connection = Scripted([Ended(reason="the subscriptions ended")])
+    async with scripted(connection) as (_, status):
+        await until(lambda: status.state is LinkState.DOWN)
+
+        assert status.last_error == "the subscriptions ended"
+        assert await asyncio.to_thread(connection.closed.wait, TIMEOUT_S)
