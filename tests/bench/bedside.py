@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ MONITORS = int(os.environ.get("BEDSIDE_MONITORS", "100"))
 MONITORS_MAX = 1600
 P99_MS_MAX = 100.0
 GREETING_S = 8.0  # until everybody is met: associations, identifications, first curves
-AFTER_S = 2.0  # what was sent by then has arrived, or is late
+AFTER_S = 10.0  # what was sent by then has arrived, or never will
 STEP = 50  # of the search
 
 
@@ -199,27 +199,27 @@ class _Kept:
 
 
 def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: float, memory_mb: float) -> Ward:
-    kept = _kept(place / "data")
-    sent = _sent(place, beds)
-    times, heard, readings, lost = [], [], 0, 0
+    kept, sent = _kept(place / "data"), _sent(place, beds)
+    times, heard, lost = [], [], 0
     for bed in beds:
-        expected, arrived = _expected(bed, sent[bed.port], until), kept[bed.source]
-        missing = Counter()
-        for digest, sent_at in expected:
-            found = arrived[digest].pop(0) if arrived[digest] else None
-            if found is None or found.delivered_at is None:
-                missing[digest] += 1
-            elif sent_at >= since:
-                readings += 1
-                times.append((found.delivered_at - sent_at) * 1e3)
-                heard.append((found.received_at - sent_at) * 1e3)
-        lost += missing.total()
+        expected = _expected(bed, sent[bed.port], until)
+        found = _matched(expected, kept[bed.source])
+        missing = 0
+        for (_, sent_at), one in zip(expected, found, strict=True):
+            if sent_at < since:
+                continue  # the greeting: what a Device said before its port was opened is nobody's
+            if one is None or one.delivered_at is None:
+                missing += 1
+                continue
+            times.append((one.delivered_at - sent_at) * 1e3)
+            heard.append((one.received_at - sent_at) * 1e3)
+        lost += missing
         if missing:
-            tell(f"{bed.source}: {missing.total()} of {len(expected)} lost")
+            tell(f"{bed.source}: {missing} lost")
     times.sort()
     return Ward(
         monitors=len(beds),
-        readings=readings,
+        readings=len(times),
         lost=lost,
         p50=statistics.median(times),
         p99=times[int(len(times) * 0.99)],
@@ -228,6 +228,19 @@ def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: 
         cores=cores,
         memory_mb=memory_mb,
     )
+
+
+def _matched(expected: list[tuple[str, float]], kept: dict[str, list[_Kept]]) -> list[_Kept | None]:
+    """Return for each that is expected the row that it became, each row once; None where there is none.
+
+    Rows are given out from the end: what is missing at the beginning must not shift a Device that repeats itself.
+    """
+    left = {digest: list(rows) for digest, rows in kept.items()}
+    found: list[_Kept | None] = []
+    for digest, sent_at in reversed(expected):
+        rows = left.get(digest)
+        found.append(rows.pop() if rows and rows[-1].received_at >= sent_at else None)
+    return found[::-1]
 
 
 def _kept(data: Path) -> dict[str, dict[str, list[_Kept]]]:
