@@ -24,26 +24,22 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.clock import Clock
 from gateway.config import DicomSource as Settings
-from gateway.errors import LinkError, StoreError, place_of
+from gateway.errors import LinkError, place_of
 from gateway.formats.dicom import IMPLICIT_LITTLE, clean_uid, part10_prefix, unpadded
 from gateway.formats.identifiers import decode, encode
 from gateway.imaging.negotiation import Offer, answer
 from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink
 from gateway.imaging.service import (
-    PENDING,
     PROCESSING_FAILURE,
-    REFUSED_OUT_OF_RESOURCES,
     SUCCESS,
     Caller,
     Held,
     Outcome,
     Request,
-    Service,
-    Suboperations,
 )
 from gateway.imaging.storage import CANNOT_UNDERSTAND, Arrival, Keeper, Status, refusal, store
 from gateway.net.dicom_wire import CHUNK_BYTES, QUICKLY, file_parts, open_at
-from gateway.protocols.dimse import Command, Field, encode_command, response_to
+from gateway.protocols.dimse import Command, Field, encode_command
 from gateway.protocols.negotiation import Proposal, Rejection, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, PduError, Reason, Sink, encode_fragments, fragment_bytes
 from gateway.protocols.upper_layer import (
@@ -58,13 +54,13 @@ from gateway.protocols.upper_layer import (
     State,
     UpperLayer,
 )
+from gateway.sources.dicom_exchange import ServiceExchange, outcome_of, response_of
 
 IDENTIFIER_BYTES_MAX = 1 << 20  # a commitment request for 5,000 Instances has 600 kB
 RESPONSE_S = 60.0  # a peer's time to answer what we ask on its association
 HANDSHAKE_S = 5.0
 REQUESTS_MAX = 4  # waiting behind the one being answered
 SOP_CLASS_NOT_SUPPORTED, NO_SUCH_OPERATION, RESOURCE_LIMITATION = 0x0122, 0x0211, 0x0213
-MEDIUM_PRIORITY = 0
 
 _FIELDS = frozenset(Field)
 _log = logging.getLogger("gateway.sources")
@@ -436,13 +432,13 @@ class AcceptedAssociation:
         elif command.field == Field.C_STORE:
             self._store(message)
         elif command.field == Field.C_ECHO:
-            self._respond(message, Outcome(status=SUCCESS))
+            self.respond(message, Outcome(status=SUCCESS))
         elif self._exchange is None:
             self._begin_service(message)
         elif len(self._requests) < REQUESTS_MAX:
             self._requests.append(message)
         else:
-            self._respond(message, Outcome(status=RESOURCE_LIMITATION, comment="one request at a time"))
+            self.respond(message, Outcome(status=RESOURCE_LIMITATION, comment="one request at a time"))
 
     # --- C-STORE ---
 
@@ -458,7 +454,7 @@ class AcceptedAssociation:
                 place_of(error),
             )
             status = refusal("internal fault")
-        self._respond(message, Outcome(status=status.code, comment=status.comment))
+        self.respond(message, Outcome(status=status.code, comment=status.comment))
         self._flush()
         self._hall.stored(status)
 
@@ -493,7 +489,7 @@ class AcceptedAssociation:
         if service is None:
             known = sop_class in self._hall.offer.sop_classes
             status = NO_SUCH_OPERATION if known else SOP_CLASS_NOT_SUPPORTED
-            self._respond(message, Outcome(status=status, comment="not offered"))
+            self.respond(message, Outcome(status=status, comment="not offered"))
             return
         request = Request(
             caller=self.caller,
@@ -510,7 +506,7 @@ class AcceptedAssociation:
             sop_class_extended=self._extended.get(sop_class, b""),
         )
         exchange = self._exchange = ServiceExchange(self, message)
-        running = asyncio.run_coroutine_threadsafe(_outcome_of(service, request, exchange), self._hall.loop)
+        running = asyncio.run_coroutine_threadsafe(outcome_of(service, request, exchange), self._hall.loop)
         running.add_done_callback(lambda done: self._post(partial(self._finish_service, message, done)))
 
     def _finish_service(self, message: Message, done: Future[Outcome]) -> None:
@@ -519,33 +515,13 @@ class AcceptedAssociation:
             outcome = done.result()
         except CancelledError:
             outcome = Outcome(status=PROCESSING_FAILURE, comment="the service stops")
-        self._respond(message, outcome)
+        self.respond(message, outcome)
         if self._requests:
             self._begin_service(self._requests.popleft())
 
-    def _respond(self, message: Message, outcome: Outcome, *, counts: Suboperations | None = None) -> None:
-        request = message.command
-        counts = counts or outcome.suboperations or _NO_COUNTS
-        instance = request.sop_instance_uid if outcome.sop_instance_uid is None else outcome.sop_instance_uid
-        counted = counts is not _NO_COUNTS
-        response = Command(
-            field=response_to(request.field),
-            responded_to=request.message_id,
-            sop_class_uid=clean_uid(request.sop_class_uid),
-            sop_instance_uid=clean_uid(instance),
-            has_data=bool(outcome.data),
-            status=outcome.status,
-            comment=outcome.comment.encode("ascii", "replace").decode(),
-            error_id=outcome.error_id,
-            offending=outcome.offending,
-            event_type=request.event_type,
-            action_type=request.action_type,
-            remaining=counts.remaining,
-            completed=counts.completed if counted else None,
-            failed=counts.failed if counted else None,
-            warning=counts.warning if counted else None,
-        )
-        self._layer.send(message.context_id, response, outcome.data)
+    def respond(self, message: Message, outcome: Outcome) -> None:
+        """Send a response; in the thread."""
+        self._layer.send(message.context_id, response_of(message.command, outcome), outcome.data)
 
     def _context_id(self, sop_class_uid: str, transfer_syntax: str) -> int:
         for context_id, context in self._layer.contexts.items():
@@ -569,62 +545,3 @@ class AcceptedAssociation:
             self._sending = False
         finally:
             os.close(number)
-
-
-class ServiceExchange:
-    """The Exchange of one request; see `gateway.imaging.service`."""
-
-    def __init__(self, association: AcceptedAssociation, message: Message) -> None:
-        self.message_id = message.command.message_id
-        self._association = association
-        self._message = message
-        self._cancelled = False
-
-    @property
-    def cancelled(self) -> bool:
-        """Return whether the peer sent C-CANCEL for this request, or has gone."""
-        return self._cancelled
-
-    def cancel(self) -> None:
-        """Note a C-CANCEL."""
-        self._cancelled = True
-
-    end = cancel
-
-    async def pending(
-        self, data: bytes = b"", *, status: int = PENDING, suboperations: Suboperations | None = None
-    ) -> None:
-        """Send one pending response. Raises LinkError."""
-        outcome = Outcome(status=status, data=data, suboperations=suboperations)
-        await self._association.perform(lambda: self._association._respond(self._message, outcome))
-
-    def takes(self, sop_class_uid: str) -> tuple[str, ...]:
-        """Return the transfer syntaxes in which the peer, as SCP by role selection, takes a SOP Class."""
-        return self._association.taken_by_peer(sop_class_uid)
-
-    async def store(self, held: Held) -> int:
-        """Send a C-STORE on this association and return its status. Raises LinkError."""
-        command = Command(
-            field=Field.C_STORE,
-            sop_class_uid=held.sop_class_uid,
-            sop_instance_uid=held.sop_instance_uid,
-            has_data=True,
-            priority=MEDIUM_PRIORITY,
-        )
-        response = await self._association.ask(held.sop_class_uid, held.transfer_syntax, command, held)
-        return response.status or 0
-
-
-_NO_COUNTS = Suboperations()
-
-
-async def _outcome_of(service: Service, request: Request, exchange: ServiceExchange) -> Outcome:
-    try:
-        return await service(request, exchange)
-    except StoreError as error:
-        return Outcome(status=REFUSED_OUT_OF_RESOURCES, comment=f"not kept: {error}")
-    except LinkError:
-        return Outcome(status=PROCESSING_FAILURE, comment="the association failed")
-    except Exception as error:  # noqa: BLE001  # border: a bug in a service is answered, and ends nothing else
-        _log.error("service.crashed error=%s place=%s", type(error).__name__, place_of(error))
-        return Outcome(status=PROCESSING_FAILURE, comment="internal fault")
