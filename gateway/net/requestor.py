@@ -11,7 +11,6 @@ is answered by `serve`. Every wait has a limit: connecting and negotiating `conn
 
 import asyncio
 import os
-import ssl
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,13 +20,13 @@ from pathlib import Path
 from gateway.clock import Clock
 from gateway.errors import GatewayError, LinkError, TemporaryError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
+from gateway.net.dicom_peer import Answer, Asked, NoContextError, Peer, PeerAbortError, Reply, Wanted
 from gateway.net.dicom_wire import Wire
 from gateway.protocols.dimse import Command, Field, encode_command, response_to
 from gateway.protocols.negotiation import CONTEXTS_MAX, Acceptance, Proposal, ProposedContext, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, Sink, encode_fragments, fragment_bytes
 from gateway.protocols.upper_layer import (
     PDU_MAX,
-    STALL_S,
     Accepted,
     Context,
     Ended,
@@ -40,6 +39,18 @@ from gateway.protocols.upper_layer import (
     UpperLayer,
 )
 
+__all__ = [
+    "Answer",
+    "Asked",
+    "NoContextError",
+    "Peer",
+    "PeerAbortError",
+    "Reply",
+    "RequestedAssociation",
+    "Wanted",
+    "open_association",
+]
+
 RELEASE_S = 5.0
 LAST_WORD_S = 0.5  # for an A-ABORT that is still on its way when a write has failed
 RESPONSES_MAX = 64  # responses not yet looked at; more and nothing is read
@@ -47,81 +58,6 @@ DATA_SET_BYTES_MAX = 16 << 20  # of a response, or of what a peer asks; objects 
 PENDING = (0xFF00, 0xFF01)
 VERIFICATION = "1.2.840.10008.1.1"
 LOW_PRIORITY, MEDIUM_PRIORITY, HIGH_PRIORITY = 2, 0, 1  # (0000,0700), PS3.7, 9.3.1
-
-
-class NoContextError(LinkError):
-    """The peer took the association and none of its contexts: the content is refused, the link is sound."""
-
-
-class PeerAbortError(LinkError):
-    """The peer aborted on purpose: it may be the content that it could not take."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peer:
-    """Whom to call, and how long to wait; `server_name` is what its certificate must say, by default the host.
-
-    `pace` is told of each piece of a file that was sent, in bytes, and says how many seconds to wait; any thread.
-    """
-
-    host: str
-    port: int
-    ae_title: str
-    calling_ae_title: str
-    tls: ssl.SSLContext | None = None
-    server_name: str | None = None
-    connect_timeout_s: float = 10.0
-    response_timeout_s: float = 60.0
-    stall_s: float = STALL_S
-    pace: Callable[[int], float] | None = None
-
-    @property
-    def words(self) -> str:
-        """Return whom we mean, for messages."""
-        return f"{self.ae_title} at {self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """One presentation context to ask for: the peer picks one of the transfer syntaxes."""
-
-    sop_class_uid: str
-    transfer_syntaxes: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A response: status, Error Comment (the peer's words: for the record, never for a log), the whole command, and
-    the data set in `transfer_syntax`."""
-
-    status: int
-    comment: str = ""
-    command: Command
-    data: bytes = b""
-    transfer_syntax: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
-    """A request of the peer on our association; `sink` holds its data set, None where it has none."""
-
-    command: Command
-    context: Context
-    sink: Sink | None
-
-    @property
-    def data(self) -> bytes:
-        """Return the data set where it was collected in memory."""
-        return self.sink.data if isinstance(self.sink, BytesSink) else b""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """Our answer to what the peer asked."""
-
-    status: int
-    comment: str = ""
-    data: bytes = b""
 
 
 Serve = Callable[[Asked], Awaitable[Reply]]
