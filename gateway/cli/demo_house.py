@@ -1,6 +1,6 @@
 """The house the demo shows: simulators and the agent as child processes, their ports and the agent's configuration.
 
-    oximeters (ptys), EMR (MLLP), modalities (DICOM) --> agent --> MLLP receivers, MQTT broker and consumer, PACS
+    bedside Devices (ptys), EMR (MLLP), modalities (DICOM) --> agent --> MLLP receivers, MQTT broker and consumer, PACS
 
 One modality stores images of its own; another, CT1, does the scheduled workflow: the EMR's orders are its worklist, its
 procedure steps become order status at the RIS, its images are committed to.
@@ -35,12 +35,15 @@ class DemoError(GatewayError):
 
 @dataclass(frozen=True, kw_only=True)
 class DemoDevice:
-    """One simulated bedside Device."""
+    """One simulated bedside Device; `arguments` are its simulator's, `options` its stanza's (TOML)."""
 
     name: str
     driver: str
     bed: str
     device_id: str
+    simulator: str
+    arguments: tuple[str, ...] = ()
+    options: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +55,28 @@ class DemoReceiver:
     simulator: str
 
 
-DEVICES = tuple(
-    DemoDevice(name=f"bed-{n}-{driver}", driver=driver, bed=f"DEMO-ICU^^{n}", device_id=f"0201F3FFFE00DE{n:02d}")
-    for n, driver in enumerate(("nellcor", "masimo", "nonin"), start=1)
+def _device(
+    number: int, driver: str, simulator: str | None = None, *, arguments: tuple[str, ...] = (), options: str = ""
+) -> DemoDevice:
+    return DemoDevice(
+        name=f"bed-{number}-{driver}",
+        driver=driver,
+        bed=f"DEMO-ICU^^{number}",
+        device_id=f"0201F3FFFE00DE{number:02d}",
+        simulator=simulator or driver,
+        arguments=arguments,
+        options=options,
+    )
+
+
+DEVICES = (
+    _device(1, "nellcor"),
+    _device(2, "masimo"),
+    _device(3, "nonin"),
+    _device(4, "philips-intellivue", "philips_intellivue", options='waves = ["ecg-ii", "pleth"]'),
+    _device(5, "datex-s5", "datex_s5"),
+    _device(6, "medibus", arguments=("--model", "v500")),
+    _device(7, "alaris"),
 )
 RECEIVERS = (
     DemoReceiver(name="emr", type="mllp", simulator="mllp_receiver"),
@@ -147,7 +169,7 @@ class House:
         self._simulator("broker", "mqtt_receiver", *consumer, on_line=self._on_feed).ready()
         for device in DEVICES:
             options = ("--pty", self._port(device), "--journal", self.journal(device.name))
-            self._simulator(device.name, device.driver, *options).ready()
+            self._simulator(device.name, device.simulator, *device.arguments, *options).ready()
         self._mllp, self._dicom = _free_port(), _free_port()
         ports = {device.name: self._port(device).resolve() for device in DEVICES}  # the ptys the links lead to
         text = configuration(
@@ -244,7 +266,7 @@ def configuration(
 def _device_table(device: DemoDevice, port: Path) -> str:
     return (
         f'[[source]]\nname = "{device.name}"\ntype = "device"\ndriver = "{device.driver}"\nport = {_quoted(port)}\n'
-        f'bed = "{device.bed}"\ndevice_id = "{device.device_id}"'
+        f'bed = "{device.bed}"\ndevice_id = "{device.device_id}"\noptions = {{ {device.options} }}'
     )
 
 

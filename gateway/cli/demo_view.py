@@ -64,7 +64,10 @@ class Snapshot:
 
 @dataclass
 class JournalTail:
-    """Reads what was appended to a receiver's journal since the last look; repeats of an id count once."""
+    """Reads what was appended to a receiver's journal since the last look; repeats of an id count once.
+
+    So do documents on the feed that came of one Message: they share its number.
+    """
 
     receiver: DemoReceiver
     path: Path
@@ -89,7 +92,8 @@ class JournalTail:
         topic = str(entry.get("topic", ""))
         if topic and topic.rpartition("/")[2] not in DATA_TOPICS:
             return
-        self._count(str(entry["id"]))
+        number = entry.get("seq") if topic else None
+        self._count(str(entry["id"]) if number is None else f"message {number}")
         what = topic or entry["id"]
         self.latest.append((float(entry["at"]), f"{self.receiver.name:8} {what}  {entry['bytes']} bytes"))
 
@@ -210,11 +214,11 @@ def take_snapshot(
 def render(snapshot: Snapshot) -> list[str]:
     """Return the view as lines of text."""
     lines = [f"gateway demo, {snapshot.seconds:.0f} s   (all data are synthetic; Ctrl-C ends)", ""]
-    lines += [f"{'device':16} {'state':9} {'readings':>8}   last values"]
+    lines += [f"{'device':24} {'state':9} {'readings':>8}   last values"]
     for device in snapshot.devices:
         known = (item for item in sorted(device.values.items()) if not item[0].startswith(PRIVATE))
         shown = "   ".join(f"{name} {value}" for name, value in known)
-        lines.append(f"{device.name:16} {device.state:9} {device.received:8}   {shown}")
+        lines.append(f"{device.name:24} {device.state:9} {device.received:8}   {shown}")
     lines += ["", f"{'receiver':16} {'type':9} {'accepted':>8} {'delivered':>9} {'received':>8}"]
     for one in snapshot.receivers:
         lines.append(f"{one.name:16} {one.type:9} {one.accepted:8} {one.delivered:9} {one.received:8}")

@@ -81,3 +81,15 @@ def test_the_scheduled_workflow_is_counted(tmp_path):
 
     assert [snapshot.workflow[act] for act in ("started", "stored", "commitment", "error")] == [1, 1, 3, 0]
     assert any("commitment 3" in line for line in render(snapshot))
+
+
+def test_documents_of_one_message_count_once(tmp_path):
+    tail = JournalTail(RECEIVERS[1], tmp_path / "j")
+    documents = [
+        _entry(name, topic=f"mdg/1/s/g/d/{kind}", seq=seq)
+        for name, kind, seq in (("a", "obs", 1), ("b", "wave", 1), ("c", "wave", 2))
+    ]
+    (tmp_path / "j").write_text("".join(documents))
+    tail.look()
+
+    assert tail.received == 2
