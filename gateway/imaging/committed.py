@@ -158,16 +158,18 @@ class Committer:
             reason = await self._request(uid, due)
         except (LinkError, TemporaryError) as error:
             reason = str(error)
-        key = f"commitment-refused:{self._settings.name}"
         if reason is None:
             self._refusals = 0
-            self._alarms.clear(key)
+            self._alarms.clear(f"commitment-refused:{self._settings.name}")
             return
         self._refusals += 1
         wait_s = min(REFUSED_WAIT_S * 2.0 ** min(self._refusals - 1, 10), REFUSED_WAIT_S_MAX)
         at = self._clock.now() + timedelta(seconds=min(wait_s, self._settings.commitment_timeout_s))
         _log.warning("commitment.refused destination=%s instances=%d", self._settings.name, len(due))
-        self._alarms.put(key, f"{self._settings.name} takes no request for commitment: {reason}")
+        self._alarms.put(
+            f"commitment-refused:{self._settings.name}",
+            f"{self._settings.name} takes no request for commitment: {reason}",
+        )
         await asyncio.wrap_future(self._store.call(lambda c: ask_again_at(c, uid, at)))
 
     async def _request(self, uid: str, due: list[Archival]) -> str | None:

@@ -86,8 +86,8 @@ class FrameCutter:
         before = bytes(self._buffer[: match.start() if match else len(self._buffer)])
         character = bytes(match[0]) if match else b""  # a match reads the buffer, which is about to change
         del self._buffer[: len(before)]
-        if before.strip(b"\r\n\0"):
-            yield Noise(raw=before, reason="bytes outside of a frame")
+        if noise := before.translate(None, b"\r\n\0"):  # ends of lines may stand between frames
+            yield Noise(raw=noise, reason="bytes outside of a frame")
         if character and character != STX:
             del self._buffer[:1]
             yield Signal(character=character)
