@@ -265,8 +265,9 @@ class UpperLayer:
         self._output.append(encode_release_rq())
 
     def answer_release(self, now: float) -> None:
-        """Answer the peer's A-RELEASE-RQ."""
-        assert self.state is State.RELEASE_ASKED
+        """Answer the peer's A-RELEASE-RQ, unless it aborted right behind it."""
+        if self.state is not State.RELEASE_ASKED:
+            return
         self._output.append(encode_release_rp())
         self._end("released", now, released=True)
 

@@ -370,7 +370,7 @@ class AcceptedAssociation:
 
     def _happen(self, event: Event) -> None:
         match event:
-            case Requested(proposal):
+            case Requested(proposal) if self._layer.state is State.DECIDE:  # an A-ABORT may have come right behind it
                 self._requested(proposal)
             case Message():
                 self._message_came(event)

@@ -154,6 +154,18 @@ def test_arbitrary_bytes_end_in_an_abort_or_nothing(
 
 
 @pytest.mark.parametrize("requestor", [True, False])
+def test_a_release_with_an_abort_right_behind_it_is_not_answered(requestor: bool) -> None:
+    ours, theirs = pair()
+    hearing = ours if requestor else theirs
+    asked, over = feed(hearing, encode_release_rq() + encode_abort(0, 0))
+    hearing.answer_release(0.0)
+
+    assert isinstance(asked, ReleaseAsked)
+    assert isinstance(over, Ended)
+    assert (hearing.state, output(hearing)) == (State.CLOSED, b"")
+
+
+@pytest.mark.parametrize("requestor", [True, False])
 def test_each_side_may_release(requestor: bool) -> None:
     ours, theirs = pair()
     if not requestor:

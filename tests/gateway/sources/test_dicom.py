@@ -5,10 +5,8 @@ import re
 import socket
 import struct
 import subprocess
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
@@ -23,70 +21,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pynetdicom import AE
 
-from gateway.clock import SystemClock
 from gateway.config import DicomPeer, ServerTls
 from gateway.config import DicomSource as Settings
 from gateway.errors import LinkError, StoreError
 from gateway.formats.dicom import read_meta
-from gateway.model import Accepted, Incoming
-from gateway.sources.dicom import DicomSource
-from gateway.spool import Spool
-from gateway.status import LinkState, SourceStatus
+from gateway.status import LinkState
 from gateway.typed import Address, Size
+from tests.gateway.sources.dicom_house import EXPLICIT, House, associate, association_threads, running, store, until
 from tests.gateway.sources.own_scu import CT_CLASS, associate_rq, command, p_data, read_pdu, read_status, results
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
-EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+IMPLICIT = "1.2.840.10008.1.2"
 BROKEN = b"\x08\0\x16\0UI\xff\x0f1.2"  # promises more than there is
-
-
-class FakeIntake:
-    refusing: str | None = None
-
-    def __init__(self) -> None:
-        self.inputs: list[Incoming] = []
-        self.fails: Exception | None = None
-
-    def accept_blocking(self, incoming: Incoming, sync: Callable[[], None] | None = None) -> Accepted:
-        if sync is not None:
-            sync()
-        if self.fails is not None:
-            raise self.fails
-        self.inputs.append(incoming)
-        return Accepted(message_id=len(self.inputs), repeated=False)
-
-
-class House:
-    """A running Source with its Spool and a fake intake; peers run beside the loop."""
-
-    def __init__(self, folder: Path) -> None:
-        self.spool = Spool(folder / "spool")
-        self.spool.open()
-        self.intake = FakeIntake()
-        self.status = SourceStatus("imaging", "dicom")
-        self.port = 0
-
-    async def run(self, *command: object, env: dict[str, str] | None = None) -> tuple[int, str]:
-        words = [str(word) for word in command]
-        done = await asyncio.to_thread(
-            subprocess.run, words, capture_output=True, text=True, timeout=30, env={**os.environ, **(env or {})}
-        )
-        return done.returncode, done.stdout + done.stderr
-
-    async def echo(self, *options: str) -> int:
-        return (await self.run("echoscu", "-to", "5", "-ta", "5", *options, "127.0.0.1", self.port))[0]
-
-    async def storescu(self, *files: Path, options: tuple[str, ...] = ()) -> tuple[int, str]:
-        return await self.run("storescu", "-v", "-ta", "10", "-td", "20", *options, "127.0.0.1", self.port, *files)
-
-    def raw(self) -> socket.socket:
-        sock = socket.create_connection(("127.0.0.1", self.port), 10)
-        sock.settimeout(10)
-        return sock
-
-    def incoming(self) -> list[str]:
-        return list(self.spool.coming)
 
 
 @pytest.fixture
@@ -94,40 +41,10 @@ def defaults() -> Settings:
     return Settings(name="imaging", listen=Address("127.0.0.1", 0))
 
 
-@asynccontextmanager
-async def _running(house: House, conf: Settings) -> AsyncIterator[House]:
-    source = DicomSource(conf, house.intake, house.spool, SystemClock(), house.status)
-    task = asyncio.create_task(source.run())
-    await _until(lambda: house.status.state is LinkState.UP or task.done())
-    if task.done():
-        task.result()
-    house.port = source.port
-    try:
-        yield house
-    finally:
-        task.cancel()
-        began = time.monotonic()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        house.spool.close()
-        assert time.monotonic() - began < 9
-        await _until(lambda: not _association_threads())
-
-
 @pytest.fixture
 async def house(tmp_path: Path, defaults: Settings) -> AsyncIterator[House]:
-    async with _running(House(tmp_path), defaults) as house:
+    async with running(House(tmp_path), defaults) as house:
         yield house
-
-
-async def _until(holds: Callable[[], bool], within_s: float = 10.0) -> None:
-    async with asyncio.timeout(within_s):
-        while not holds():  # noqa: ASYNC110  # threads outside tell nobody
-            await asyncio.sleep(0.01)
-
-
-def _association_threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("dicom-")]
 
 
 def _strangers(folder: Path) -> set[Path]:
@@ -137,22 +54,6 @@ def _strangers(folder: Path) -> set[Path]:
 
 def _dataset_bytes(path: Path) -> bytes:
     return path.read_bytes()[read_meta(path).dataset_offset :]
-
-
-# --- an own, small SCU: for what no well-behaved peer would say ---
-
-
-def _associate(house: House, *contexts: tuple[str, str], **more: bytes) -> socket.socket:
-    sock = house.raw()
-    sock.sendall(associate_rq(*(contexts or ((CT_CLASS, EXPLICIT),)), **more))
-    kind, _ = read_pdu(sock)
-    assert kind == 2, f"PDU type {kind}"
-    return sock
-
-
-def _store(sock: socket.socket, uid: str, dataset: bytes, **more: str) -> tuple[int, str]:
-    sock.sendall(p_data(3, command(uid, **more)) + p_data(2, dataset))
-    return read_status(sock)
 
 
 # --- what well-behaved peers do ---
@@ -169,9 +70,9 @@ async def test_an_instance_of_any_syntax_is_kept_byte_for_byte(house: House, nam
     file = TEST_FILES / name
     syntax = read_meta(file).transfer_syntax
     sop_class = read_meta(file).sop_class_uid
-    with await asyncio.to_thread(_associate, house, (sop_class, syntax)) as sock:
+    with await asyncio.to_thread(associate, house, (sop_class, syntax)) as sock:
         status, _ = await asyncio.to_thread(
-            _store, sock, read_meta(file).sop_instance_uid, _dataset_bytes(file), sop_class=sop_class
+            store, sock, read_meta(file).sop_instance_uid, _dataset_bytes(file), sop_class=sop_class
         )
 
     (incoming,) = house.intake.inputs
@@ -189,7 +90,7 @@ async def test_storescu_stores_and_the_source_counts(house: House) -> None:
     assert code == 0, output
     assert [incoming.headers["Modality"] for incoming in house.intake.inputs] == ["CT", "MR"]
     assert house.intake.inputs[0].peer == "STORESCU@127.0.0.1"
-    await _until(lambda: house.status.received == 2 and house.status.connections == 0)
+    await until(lambda: house.status.received == 2 and house.status.connections == 0)
 
 
 async def test_a_sender_with_nagle_is_not_slowed_to_forty_milliseconds_an_object(house: House, tmp_path: Path) -> None:
@@ -223,7 +124,7 @@ async def test_private_classes_are_stored_and_queries_are_not_offered(house: Hou
 
 
 async def test_services_say_what_is_offered(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, services=("echo",))) as house:
+    async with running(House(tmp_path), replace(defaults, services=("echo",))) as house:
         assert await house.echo() == 0
         code, output = await house.storescu(CT)
 
@@ -240,7 +141,7 @@ async def test_unknown_calling_titles_and_hosts_are_rejected_for_good(tmp_path: 
         DicomPeer(ae_title="MR1", host="10.9.8.7"),
         DicomPeer(ae_title="US1"),
     )
-    async with _running(House(tmp_path), replace(defaults, peers=peers)) as house:
+    async with running(House(tmp_path), replace(defaults, peers=peers)) as house:
         assert await house.echo("-aet", "CT1") == 0
         assert await house.echo("-aet", "US1") == 0
         for title in ("MR1", "OTHER"):
@@ -250,7 +151,7 @@ async def test_unknown_calling_titles_and_hosts_are_rejected_for_good(tmp_path: 
 
 
 async def test_another_called_title_is_rejected_where_that_is_asked(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, require_called_ae_title=True)) as house:
+    async with running(House(tmp_path), replace(defaults, require_called_ae_title=True)) as house:
         assert await house.echo("-aec", "GATEWAY") == 0
         _, output = await house.run("echoscu", "-v", "-aec", "OTHER", "127.0.0.1", house.port)
 
@@ -258,31 +159,31 @@ async def test_another_called_title_is_rejected_where_that_is_asked(tmp_path: Pa
 
 
 async def test_hosts_outside_the_networks_are_not_heard(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, allow=(ip_network("10.0.0.0/8"),))) as house:
+    async with running(House(tmp_path), replace(defaults, allow=(ip_network("10.0.0.0/8"),))) as house:
         assert await house.echo() != 0
-        await _until(lambda: "not allowed" in (house.status.last_error or ""))
+        await until(lambda: "not allowed" in (house.status.last_error or ""))
 
 
 async def test_one_association_too_many_is_rejected_for_now(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, associations_max=1)) as house:
-        with await asyncio.to_thread(_associate, house):
+    async with running(House(tmp_path), replace(defaults, associations_max=1)) as house:
+        with await asyncio.to_thread(associate, house):
             _, output = await house.run("echoscu", "-v", "127.0.0.1", house.port)
         assert "Rejected Transient" in output
         assert "Local Limit Exceeded" in output
-        await _until(lambda: house.status.connections == 0)
+        await until(lambda: house.status.connections == 0)
         assert await house.echo() == 0
 
 
 @pytest.mark.parametrize("title", [b"", b"CT\x001", b"\xd6RT\\1", b"\x01" * 16])
 async def test_blank_and_odd_titles_are_tolerated(house: House, title: bytes) -> None:
-    with await asyncio.to_thread(lambda: _associate(house, called=title, calling=title)) as sock:
-        assert (await asyncio.to_thread(_store, sock, "1.2.3", b"x"))[0] == 0xB007
+    with await asyncio.to_thread(lambda: associate(house, called=title, calling=title)) as sock:
+        assert (await asyncio.to_thread(store, sock, "1.2.3", b"x"))[0] == 0xB007
 
 
 async def test_padded_uids_are_tolerated(house: House) -> None:
-    with await asyncio.to_thread(lambda: _associate(house, pad=b"\0")) as sock:
+    with await asyncio.to_thread(lambda: associate(house, pad=b"\0")) as sock:
         uid = read_meta(CT).sop_instance_uid
-        status, comment = await asyncio.to_thread(_store, sock, uid + " ", _dataset_bytes(CT))
+        status, comment = await asyncio.to_thread(store, sock, uid + " ", _dataset_bytes(CT))
 
     assert (status, comment) == (0x0000, "")
     assert house.intake.inputs[0].headers["TransferSyntaxUID"] == EXPLICIT
@@ -323,7 +224,7 @@ async def test_a_pdu_of_four_gigabytes_is_cut_before_it_takes_memory(house: Hous
 
 
 async def test_a_pdu_longer_than_agreed_is_cut_within_an_association(house: House) -> None:
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         sock.sendall(struct.pack(">BxL", 4, 0x7FFFFFFF) + bytes(4096))
         kind, _ = await asyncio.to_thread(read_pdu, sock)
 
@@ -338,9 +239,22 @@ async def test_fifty_silent_connections_keep_nobody_out(house: House) -> None:
     assert await house.echo() == 0
 
     assert time.monotonic() - began < 2
-    await _until(lambda: not _association_threads())
+    await until(lambda: not association_threads())
     for sock in silent:
         sock.close()
+
+
+@pytest.mark.parametrize("kind", [7, 5], ids=["abort", "release"])
+async def test_a_request_that_is_taken_back_at_once_is_no_fault(
+    house: House, caplog: pytest.LogCaptureFixture, kind: int
+) -> None:
+    with await asyncio.to_thread(house.raw) as sock:
+        sock.sendall(associate_rq((CT_CLASS, EXPLICIT)) + struct.pack(">BxL4x", kind, 4))
+        await asyncio.to_thread(read_pdu, sock)
+    await until(lambda: not association_threads())
+
+    assert "crashed" not in caplog.text
+    await _is_well(house)
 
 
 async def test_silent_connections_are_cut_after_five_seconds(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,34 +264,34 @@ async def test_silent_connections_are_cut_after_five_seconds(house: House, monke
         half.sendall(b"\x01\0")
         assert await asyncio.to_thread(silent.recv, 1) == b""
         assert await asyncio.to_thread(half.recv, 1) == b""
-    await _until(lambda: not _association_threads(), 12)
+    await until(lambda: not association_threads(), 12)
 
 
 async def test_a_stall_in_the_middle_of_a_pdu_frees_the_slot(
     tmp_path: Path, defaults: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("gateway.sources.dicom_association.STALL_S", 0.3)
-    async with _running(House(tmp_path), replace(defaults, associations_max=1)) as house:
-        with await asyncio.to_thread(_associate, house) as sock:
+    async with running(House(tmp_path), replace(defaults, associations_max=1)) as house:
+        with await asyncio.to_thread(associate, house) as sock:
             sock.sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(100)) + p_data(2, bytes(1000))[:500])
             assert (await asyncio.to_thread(read_pdu, sock))[0] in (0, 7)
-            await _until(lambda: house.status.connections == 0)
+            await until(lambda: house.status.connections == 0)
             await _is_well(house)
 
 
 async def test_an_idle_association_is_aborted(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, idle_timeout_s=0.3)) as house:
-        with await asyncio.to_thread(_associate, house) as sock:
+    async with running(House(tmp_path), replace(defaults, idle_timeout_s=0.3)) as house:
+        with await asyncio.to_thread(associate, house) as sock:
             assert (await asyncio.to_thread(read_pdu, sock))[0] == 7
 
 
 @pytest.mark.parametrize("ending", [struct.pack(">BxL4x", 7, 4), b""], ids=["abort", "close"])
 async def test_an_object_that_breaks_off_leaves_nothing(house: House, ending: bytes) -> None:
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         sock.sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(5000)))
-        await _until(lambda: len(house.incoming()) == 1)
+        await until(lambda: len(house.incoming()) == 1)
         sock.sendall(ending)
-    await _until(lambda: house.incoming() == [])
+    await until(lambda: house.incoming() == [])
 
     assert house.intake.inputs == []
     assert list(house.spool.names()) == []
@@ -387,10 +301,10 @@ async def test_an_object_that_breaks_off_leaves_nothing(house: House, ending: by
 async def test_an_aborted_repeat_does_not_harm_what_was_acknowledged(house: House) -> None:
     uid = read_meta(CT).sop_instance_uid
     await _is_well(house)
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         sock.sendall(p_data(3, command(uid)) + p_data(0, _dataset_bytes(CT)[:5000]))
-        await _until(lambda: len(house.incoming()) == 1)
-    await _until(lambda: house.incoming() == [])
+        await until(lambda: len(house.incoming()) == 1)
+    await until(lambda: house.incoming() == [])
 
     (incoming,) = house.intake.inputs
     assert [*house.spool.names()] == [incoming.object_name]
@@ -400,9 +314,9 @@ async def test_an_aborted_repeat_does_not_harm_what_was_acknowledged(house: Hous
 @pytest.mark.parametrize("uid", ["../../x", "/etc/x", "a\0b", "1" * 5000, "\xd6.1", ""])
 async def test_what_is_no_uid_is_refused_and_never_becomes_a_path(house: House, tmp_path: Path, uid: str) -> None:
     before = _strangers(tmp_path)
-    with await asyncio.to_thread(_associate, house) as sock:
-        status, comment = await asyncio.to_thread(_store, sock, uid, _dataset_bytes(CT))
-        next_status, _ = await asyncio.to_thread(_store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
+    with await asyncio.to_thread(associate, house) as sock:
+        status, comment = await asyncio.to_thread(store, sock, uid, _dataset_bytes(CT))
+        next_status, _ = await asyncio.to_thread(store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
 
     assert (status, next_status) == (0xC000, 0x0000)
     assert "no UID" in comment
@@ -415,17 +329,17 @@ async def test_what_is_no_uid_is_refused_and_never_becomes_a_path(house: House, 
 async def test_an_odd_uid_is_no_reason_to_refuse(house: House, uid: str) -> None:
     dataset = struct.pack("<HH2sH", 8, 0x16, b"UI", 26) + CT_CLASS.encode() + b"\0"
     dataset += struct.pack("<HH2sH", 8, 0x18, b"UI", len(uid)) + uid.encode()
-    with await asyncio.to_thread(_associate, house) as sock:
-        status, comment = await asyncio.to_thread(_store, sock, uid, dataset)
+    with await asyncio.to_thread(associate, house) as sock:
+        status, comment = await asyncio.to_thread(store, sock, uid, dataset)
 
     assert (status, comment) == (0x0000, "")
     assert house.intake.inputs[0].identifier == uid.strip(" \0")
 
 
 async def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_works(house: House) -> None:
-    with await asyncio.to_thread(_associate, house) as sock:
-        status, comment = await asyncio.to_thread(_store, sock, "1.2.3", BROKEN)
-        good, _ = await asyncio.to_thread(_store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
+    with await asyncio.to_thread(associate, house) as sock:
+        status, comment = await asyncio.to_thread(store, sock, "1.2.3", BROKEN)
+        good, _ = await asyncio.to_thread(store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
 
     assert (status, good) == (0xB007, 0x0000)
     assert "unreadable" in comment
@@ -434,7 +348,7 @@ async def test_a_broken_data_set_is_kept_with_a_warning_and_the_next_one_works(h
 
 
 async def test_a_command_without_a_data_set_is_not_understood(house: House) -> None:
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         sock.sendall(p_data(3, command("1.2.3", with_data=False)))
         status, _ = await asyncio.to_thread(read_status, sock)
 
@@ -457,10 +371,10 @@ async def test_a_command_without_a_data_set_is_not_understood(house: House) -> N
     ids=["command", "field", "context", "pdv-length", "no-pdv", "pdu-type", "long-command", "long-identifier"],
 )
 async def test_rubbish_ends_the_association_and_nothing_else(house: House, rubbish: bytes) -> None:
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         sock.sendall(rubbish)
         assert (await asyncio.to_thread(read_pdu, sock))[0] in (0, 7)
-    await _until(lambda: not _association_threads())
+    await until(lambda: not association_threads())
     await _is_well(house)
 
 
@@ -479,10 +393,10 @@ async def test_a_low_disk_is_answered_with_a700_and_gets_better(house: House) ->
 @pytest.mark.parametrize("fault", [StoreError("not stored"), RuntimeError("a bug")])
 async def test_a_failing_store_is_answered_with_a700(house: House, fault: Exception) -> None:
     house.intake.fails = fault
-    with await asyncio.to_thread(_associate, house) as sock:
-        status, _ = await asyncio.to_thread(_store, sock, "1.2.3", _dataset_bytes(CT))
+    with await asyncio.to_thread(associate, house) as sock:
+        status, _ = await asyncio.to_thread(store, sock, "1.2.3", _dataset_bytes(CT))
         house.intake.fails = None
-        again, _ = await asyncio.to_thread(_store, sock, "1.2.3", _dataset_bytes(CT))
+        again, _ = await asyncio.to_thread(store, sock, "1.2.3", _dataset_bytes(CT))
 
     assert (status, again) == (0xA700, 0xB007)
 
@@ -502,7 +416,7 @@ def tiny_house(tmp_path: Path) -> Iterator[House]:
 async def test_a_disk_that_fills_up_during_an_object_is_answered_with_a700(
     tiny_house: House, defaults: Settings
 ) -> None:
-    async with _running(tiny_house, defaults) as house:
+    async with running(tiny_house, defaults) as house:
 
         def send_big(sock: socket.socket) -> tuple[int, str]:
             sock.sendall(p_data(3, command("1.2.3")))
@@ -511,9 +425,9 @@ async def test_a_disk_that_fills_up_during_an_object_is_answered_with_a700(
             sock.sendall(p_data(2, b""))
             return read_status(sock)
 
-        with await asyncio.to_thread(_associate, house) as sock:
+        with await asyncio.to_thread(associate, house) as sock:
             status, comment = await asyncio.to_thread(send_big, sock)
-            again, _ = await asyncio.to_thread(_store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
+            again, _ = await asyncio.to_thread(store, sock, read_meta(CT).sop_instance_uid, _dataset_bytes(CT))
 
         assert (status, again) == (0xA700, 0x0000)
         assert "No space" in comment
@@ -530,7 +444,7 @@ async def test_memory_does_not_grow_with_the_object(house: House) -> None:
         sock.sendall(p_data(2, b"x"))
         return read_status(sock)[0], grown
 
-    with await asyncio.to_thread(_associate, house) as sock:
+    with await asyncio.to_thread(associate, house) as sock:
         status, grown = await asyncio.to_thread(send_big, sock)
 
     assert status == 0xB007
@@ -540,9 +454,9 @@ async def test_memory_does_not_grow_with_the_object(house: House) -> None:
 
 async def test_nothing_of_a_patient_is_logged(house: House, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(0)
-    with await asyncio.to_thread(_associate, house) as sock:
-        await asyncio.to_thread(_store, sock, "1.2.3", _dataset_bytes(CT))
-        await asyncio.to_thread(_store, sock, "1.2.3", _dataset_bytes(CT)[:400])
+    with await asyncio.to_thread(associate, house) as sock:
+        await asyncio.to_thread(store, sock, "1.2.3", _dataset_bytes(CT))
+        await asyncio.to_thread(store, sock, "1.2.3", _dataset_bytes(CT)[:400])
     await house.storescu(CT)
 
     text = caplog.text
@@ -578,7 +492,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> ServerTls:
 
 
 async def test_silent_tls_clients_stop_nobody(tmp_path: Path, defaults: Settings, certificate: ServerTls) -> None:
-    async with _running(House(tmp_path), replace(defaults, tls=certificate)) as house:
+    async with running(House(tmp_path), replace(defaults, tls=certificate)) as house:
         silent = [await asyncio.to_thread(house.raw) for _ in range(5)]
         began = time.monotonic()
         code, output = await house.storescu(CT, options=("+tla", "-ic"))
@@ -594,7 +508,7 @@ async def test_without_a_certificate_the_peer_is_refused_where_one_is_asked(
     tmp_path: Path, defaults: Settings, certificate: ServerTls
 ) -> None:
     mutual = replace(certificate, ca=certificate.cert, verify_client=True)
-    async with _running(House(tmp_path), replace(defaults, tls=mutual)) as house:
+    async with running(House(tmp_path), replace(defaults, tls=mutual)) as house:
         assert (await house.storescu(CT, options=("+tla", "-ic")))[0] != 0
         options = ("+tls", str(certificate.key), str(certificate.cert), "-ic")
         code, output = await house.storescu(CT, options=options)
@@ -608,15 +522,15 @@ async def test_without_a_certificate_the_peer_is_refused_where_one_is_asked(
 async def test_a_port_that_is_taken_is_a_link_error(tmp_path: Path, house: House, defaults: Settings) -> None:
     taken = replace(defaults, listen=Address("127.0.0.1", house.port))
     with pytest.raises(LinkError, match=str(house.port)):
-        async with _running(House(tmp_path / "second"), taken):
+        async with running(House(tmp_path / "second"), taken):
             pass
 
 
 async def test_stopping_ends_running_associations(tmp_path: Path, defaults: Settings) -> None:
-    async with _running(House(tmp_path), replace(defaults, pdu_max=Size(64 << 10))) as house:
-        socks = [await asyncio.to_thread(_associate, house) for _ in range(5)]
+    async with running(House(tmp_path), replace(defaults, pdu_max=Size(64 << 10))) as house:
+        socks = [await asyncio.to_thread(associate, house) for _ in range(5)]
         socks[0].sendall(p_data(3, command("1.2.3")) + p_data(0, bytes(5000)))
-        await _until(lambda: len(house.incoming()) == 1)
+        await until(lambda: len(house.incoming()) == 1)
     kinds = [(await asyncio.to_thread(read_pdu, sock))[0] for sock in socks]
     for sock in socks:
         sock.close()
@@ -631,7 +545,7 @@ async def test_stopping_ends_running_associations(tmp_path: Path, defaults: Sett
 @given(data=st.binary(max_size=300), associated=st.booleans())
 async def test_arbitrary_bytes_never_stop_the_listener(house: House, data: bytes, associated: bool) -> None:
     def say() -> None:
-        with _associate(house) if associated else house.raw() as sock:
+        with associate(house) if associated else house.raw() as sock:
             sock.sendall(data)
 
     await asyncio.to_thread(say)
@@ -640,7 +554,7 @@ async def test_arbitrary_bytes_never_stop_the_listener(house: House, data: bytes
 
 def test_pynetdicom_peers_are_served(tmp_path: Path, defaults: Settings) -> None:
     async def talk() -> int:
-        async with _running(House(tmp_path), defaults) as house:
+        async with running(House(tmp_path), defaults) as house:
 
             def store() -> int:
                 ae = AE("PYN")
