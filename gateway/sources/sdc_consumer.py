@@ -27,7 +27,9 @@ from sdc11073.definitions_sdc import SdcV1Definitions
 from sdc11073.dispatch import RequestDispatcher
 from sdc11073.mdib import ConsumerMdib
 from sdc11073.observableproperties import strongbind
+from sdc11073.pysoap import msgfactory, msgreader
 from sdc11073.pysoap.msgreader import MessageReader
+from sdc11073.schema_resolver import mk_schema_validator
 from sdc11073.wsdiscovery import WSDiscovery
 from sdc11073.xml_types.actions import Actions, periodic_actions
 
@@ -47,6 +49,22 @@ DESCRIPTORS_MAX = 20_000
 
 _UNUSED = (Actions.OperationInvokedReport, Actions.EpisodicOperationalStateReport, Actions.SystemErrorReport)
 _R = TypeVar("_R")
+_schemas: dict[tuple[str, ...], Any] = {}
+_schemas_lock = threading.Lock()
+
+
+def _schema(namespaces: Any, helper: Any) -> Any:
+    """Return the compiled schemas: the library would compile them for every connection, twice, at 5 MB each."""
+    key = tuple(sorted(each.namespace for each in namespaces))
+    with _schemas_lock:
+        if key not in _schemas:
+            _schemas[key] = mk_schema_validator(namespaces, helper)
+        return _schemas[key]
+
+
+_users: tuple[Any, ...] = (msgreader, msgfactory)
+for _user in _users:
+    _user.mk_schema_validator = _schema
 
 
 def find(epr: str, adapter: str) -> str:
