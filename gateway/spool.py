@@ -94,10 +94,11 @@ class Draft:
         os.fdatasync(self._number)
 
     def close(self) -> None:
-        """Close the file, if it is open."""
+        """Close the file, if it is open; a disk that fails now says nothing of what it has synced."""
         number, self._number = self._number, -1
         if number >= 0:
-            os.close(number)
+            with suppress(OSError):
+                os.close(number)
 
     def _give_up_direct(self) -> None:
         if self._direct:

@@ -320,3 +320,13 @@ def test_threads_never_share_a_file(spool: Spool) -> None:
         names = list(pool.map(lambda _: spool.begin().name, range(300)))
 
     assert len(set(names)) == 300
+
+
+def test_a_disk_that_fails_at_the_close_is_told_by_the_sync_and_not_again(spool: Spool) -> None:
+    draft = spool.begin()
+    os.close(draft._number)  # what is closed twice fails as on a disk that has gone
+
+    spool.discard(draft)
+
+    assert draft.name not in spool.coming
+    assert draft.name not in list(spool.names())
