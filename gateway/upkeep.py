@@ -60,6 +60,7 @@ class Upkeep:
         self._destinations = destinations
         self._offset_s = self._clock_offset_s()
         self._orphans_due_s = 0.0
+        self._lost: dict[str, int] = {}
         self.oldest_pending_s: dict[str, float] = {}
 
     async def watch(self) -> None:
@@ -166,6 +167,9 @@ class Upkeep:
             self._alarms.hold(f"source-down:{source.name}", source.state is LinkState.DOWN, text)
             text = f"the device at source {source.name} is not published: {source.notice}"
             self._alarms.hold(f"source-held-back:{source.name}", source.notice is not None, text)
+            text = f"source {source.name} loses readings: {source.lost} since the start"
+            self._alarms.hold(f"readings-lost:{source.name}", source.lost > self._lost.get(source.name, 0), text)
+            self._lost[source.name] = source.lost
         for destination in self._destinations():
             text = f"{destination.name} takes nothing: {destination.last_error}"
             self._alarms.hold(f"destination-down:{destination.name}", destination.state is LinkState.DOWN, text)

@@ -251,3 +251,14 @@ async def test_rounds_of_retention_go_on(house: House, monkeypatch: pytest.Monke
     await asyncio.wait_for(done.wait(), 10)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_readings_that_are_lost_are_an_alarm_until_no_more_are(house: House) -> None:
+    house.source.lost = 3
+    await house.look()
+    during = house.keys()
+    await house.look()
+    after = house.keys()
+
+    assert "readings-lost:emr" in during
+    assert "readings-lost:emr" not in after
