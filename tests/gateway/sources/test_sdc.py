@@ -171,7 +171,7 @@ async def test_a_monitor_that_restarts_is_found_and_read_again(word: str, discov
             await device.tell("alarm on")
             await intake.until(lambda now: Phase.START in phases(now, "spo2_low"))
             await device.tell(word)
-            await until(lambda: status.state is LinkState.DOWN, AGAIN_S)
+            await until(lambda: status.state is LinkState.DOWN)
             before = len(intake.kept)
             await device.says("on")
             await intake.until(lambda now: now.observations("heart_rate", before), AGAIN_S)
