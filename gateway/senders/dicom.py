@@ -9,9 +9,14 @@ nothing is ever compressed, decompressed or made smaller. What each status means
     A7xx 0213                        out of resources: later, and nothing more now
     0110, or A-ABORT in reply        processing failure: later, a limited number of times
     A9xx Cxxx 0122 no context ...    refused
+
+Some archives never answer a broken object, or end with the connection. The Instance at which a connection failed goes
+last the next time; when the peer has taken others and fails at it once more, it counts as a processing failure, so that
+no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and the Instance waits.
 """
 
 import logging
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -52,6 +57,7 @@ from gateway.senders.instances import (
 
 PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
 BATCH_MAX = 64
+SUSPECTS_MAX = BATCH_MAX  # remembered; one that is forgotten is found again
 
 _log = logging.getLogger("gateway.senders")
 
@@ -77,6 +83,8 @@ class DicomSender:
         self._preparer = preparer
         self._bandwidth = bandwidth
         self._association: RequestedAssociation | None = None
+        self._suspects: deque[int] = deque(maxlen=SUSPECTS_MAX)  # Deliveries at which a connection failed
+        self._peer_takes = False  # something of this batch was delivered
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Bring the Parcels study by study; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
@@ -92,7 +100,9 @@ class DicomSender:
         )
         for receipt in refusals:
             yield receipt
-        for group in _by_contexts(in_study_order(instances), self._wanted):
+        self._peer_takes = False
+        ordered = sorted(in_study_order(instances), key=lambda instance: instance.delivery_id in self._suspects)
+        for group in _by_contexts(ordered, self._wanted):
             batch = _Batch()
             async with aclosing(self._send_group(group, batch)) as receipts:
                 async for receipt in receipts:
@@ -178,11 +188,18 @@ class DicomSender:
                 return self._receipt(out, await _store(association, out))
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
             return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
+        except LinkError as error:
+            if instance.delivery_id not in self._suspects:
+                self._suspects.append(instance.delivery_id)
+            elif self._peer_takes:
+                return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
+            raise
         except (ContentError, StoreError, OSError) as error:
             return unmade(instance, error)
 
     def _receipt(self, instance: Instance, answer: Answer) -> Receipt:
         verdict, reason = verdict_of(answer.status)
+        self._peer_takes = self._peer_takes or verdict is Verdict.DELIVERED
         if reason is not None:
             _log.warning("instance.answered delivery=%d status=%04X", instance.delivery_id, answer.status)
         return Receipt(
