@@ -32,6 +32,8 @@ class Verdict:
     repeated: int = 0
     promised: int = 0  # requests for commitment that were answered with Success
     committed: int = 0  # Instances in their reports
+    arrived_a_second: float = 0.0  # Instances, when the PACS was back
+    line_a_second: float = 0.0  # the same by DCMTK's storescu
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
 
