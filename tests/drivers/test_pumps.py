@@ -9,6 +9,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import simulators.alaris
+import simulators.as50
+import simulators.bbraun
+import simulators.fresenius
 from drivers.alaris import Alaris
 from drivers.alaris import frame as alaris_frame
 from drivers.as50 import As50
@@ -21,6 +25,7 @@ from drivers.fresenius import frame as fresenius_frame
 from gateway.driver import Driver
 from gateway.protocols.asking import AskingSession, ForbiddenWordsError
 from gateway.status import LinkState
+from simulators.answering import Device, State
 from tests.drivers.transcripts import all_transcripts
 from tests.gateway.sources.test_link import device_link, running, simulated, until
 
@@ -176,3 +181,33 @@ async def test_what_a_simulated_pump_told_is_what_arrived(
     ]
     assert len(read) >= 3
     assert set(read) <= told
+
+
+SIMULATED: dict[str, Device] = {
+    "alaris": simulators.alaris.Alaris(),
+    "as50": simulators.as50.As50(),
+    "bbraun": simulators.bbraun.SpaceStation(stuffing=True),
+    "fresenius": simulators.fresenius.Fresenius(rack=False),
+    "fresenius-rack": simulators.fresenius.Fresenius(rack=True),
+}
+
+
+@pytest.mark.parametrize("name", PUMPS)
+def test_a_pump_that_was_switched_off_is_read_again_without_a_person(name: str) -> None:
+    session, pump = PUMPS[name].open(), SIMULATED[name]
+    read_at: list[float] = []
+    for tenth in range(900):
+        now = tenth / 10
+        if tenth == 400:
+            pump.start()  # it has forgotten the conversation
+        if session.deadline is not None and session.deadline <= now:
+            session.tick(now)
+        is_off = 200 <= tenth < 400
+        if (said := session.take_output()) and not is_off:
+            for answer in pump.hear(said, State(rate=5.5, volume=1.0, alarm=False, off=False)):
+                session.receive(answer.data, now)
+        read_at += [now for reading in session.take_readings() if reading.results]
+
+    assert any(at < 20 for at in read_at)
+    assert any(at >= 40 for at in read_at)
+    assert sum(at > 60 for at in read_at) >= sum(at < 20 for at in read_at)
