@@ -27,7 +27,7 @@ LINE, ASTM, ENTRY_POINT = blocks("toml")
 DRIVER, TEST = blocks("python")
 
 
-@pytest.mark.parametrize(("stanza", "transcript"), zip((LINE, ASTM), blocks("transcript")[:2], strict=True))
+@pytest.mark.parametrize(("stanza", "transcript"), [(LINE, blocks("transcript")[0]), (ASTM, blocks("transcript")[1])])
 def test_a_device_that_is_configured_reads_what_the_page_says(stanza: str, transcript: str, tmp_path: Path) -> None:
     whole = tmp_path / "gateway.toml"
     destination = '[[destination]]\nname = "emr"\ntype = "mllp"\nhost = "emr.example"\nport = 2576\n'
