@@ -10,13 +10,12 @@ nothing is ever compressed, decompressed or made smaller. What each status means
     0110, or A-ABORT in reply        processing failure: later, a limited number of times
     A9xx Cxxx 0122 no context ...    refused
 
-Some archives never answer a broken object, or end with the connection. The Instance at which a connection failed goes
-last the next time; when the peer has taken others and fails at it once more, it counts as a processing failure, so that
-no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and the Instance waits.
+Some archives never answer a broken object, or end with the connection. The Instance at which the connection failed
+SUSPECT_AFTER times goes last; when the peer has taken others and fails at it once more, it counts as a processing failure,
+so that no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and the Instance waits.
 """
 
 import logging
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -57,6 +56,7 @@ from gateway.senders.instances import (
 
 PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
 BATCH_MAX = 64
+SUSPECT_AFTER = 5  # failures: a network that is bad for a while changes no order
 SUSPECTS_MAX = BATCH_MAX  # remembered; one that is forgotten is found again
 
 _log = logging.getLogger("gateway.senders")
@@ -83,7 +83,7 @@ class DicomSender:
         self._preparer = preparer
         self._bandwidth = bandwidth
         self._association: RequestedAssociation | None = None
-        self._suspects: deque[int] = deque(maxlen=SUSPECTS_MAX)  # Deliveries at which a connection failed
+        self._failures: dict[int, int] = {}  # by Delivery at which a connection failed
         self._peer_takes = False  # something of this batch was delivered
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
@@ -101,7 +101,7 @@ class DicomSender:
         for receipt in refusals:
             yield receipt
         self._peer_takes = False
-        ordered = sorted(in_study_order(instances), key=lambda instance: instance.delivery_id in self._suspects)
+        ordered = sorted(in_study_order(instances), key=self._is_suspect)
         for group in _by_contexts(ordered, self._wanted):
             batch = _Batch()
             async with aclosing(self._send_group(group, batch)) as receipts:
@@ -189,13 +189,20 @@ class DicomSender:
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
             return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
         except LinkError as error:
-            if instance.delivery_id not in self._suspects:
-                self._suspects.append(instance.delivery_id)
-            elif self._peer_takes:
+            if self._is_suspect(instance) and self._peer_takes:
                 return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
+            self._note_failure(instance.delivery_id)
             raise
         except (ContentError, StoreError, OSError) as error:
             return unmade(instance, error)
+
+    def _is_suspect(self, instance: Instance) -> bool:
+        return self._failures.get(instance.delivery_id, 0) >= SUSPECT_AFTER
+
+    def _note_failure(self, delivery: int) -> None:
+        self._failures[delivery] = self._failures.pop(delivery, 0) + 1
+        while len(self._failures) > SUSPECTS_MAX:
+            del self._failures[next(iter(self._failures))]
 
     def _receipt(self, instance: Instance, answer: Answer) -> Receipt:
         verdict, reason = verdict_of(answer.status)
