@@ -11,8 +11,8 @@ nothing is ever compressed, decompressed or made smaller. What each status means
     A9xx Cxxx 0122 no context ...    refused
 
 Some archives never answer a broken object, or end with the connection. The Instance at which the connection failed
-SUSPECT_AFTER times goes last; when the peer has taken others and fails at it once more, it counts as a processing failure,
-so that no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and the Instance waits.
+SUSPECT_AFTER times goes last; when the peer has taken others and fails at it once more, it counts as a processing
+failure, so that no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and it waits.
 """
 
 import logging
