@@ -40,7 +40,7 @@ from gateway.formats.terms import device_code
 
 MANUFACTURER = "Dräger"
 CLOCK_FRESH_S = 1.0  # a Device time older than this is not that of the values
-TEXTS_AGAIN_S = 10.0  # unchanged text messages are told this often
+TEXTS_AGAIN_S = 9.5  # unchanged texts are told every 10 s; at 10.0 jitter would decide which poll it is
 
 _ADVISORY_MAX, _ADVISORY_TONE_MAX, _CAUTION_MAX = 6, 10, 24  # bands used in practice; 25 to 31 warn
 _PAGE_CODES = 256

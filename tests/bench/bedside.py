@@ -202,12 +202,12 @@ def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: 
     kept, sent = _kept(place / "data"), _sent(place, beds)
     times, heard, lost = [], [], 0
     for bed in beds:
-        expected = _expected(bed, sent[bed.port], until)
+        expected = _expected(bed, sent[bed.port])
         found = _matched(expected, kept[bed.source])
         missing = 0
         for (_, sent_at), one in zip(expected, found, strict=True):
-            if sent_at < since:
-                continue  # the greeting: what a Device said before its port was opened is nobody's
+            if not since <= sent_at <= until:
+                continue  # before its port was opened, and after the agent was told to stop, it speaks to nobody
             if one is None or one.delivered_at is None:
                 missing += 1
                 continue
@@ -233,7 +233,8 @@ def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: 
 def _matched(expected: list[tuple[str, float]], kept: dict[str, list[_Kept]]) -> list[_Kept | None]:
     """Return for each that is expected the row that it became, each row once; None where there is none.
 
-    Rows are given out from the end: what is missing at the beginning must not shift a Device that repeats itself.
+    Rows are given out from the end, and to all that was sent, also after the time that is judged: what is missing at
+    the beginning, and what came late in the run, must not shift a Device that repeats itself.
     """
     left = {digest: list(rows) for digest, rows in kept.items()}
     found: list[_Kept | None] = []
@@ -270,18 +271,16 @@ def _sent(place: Path, beds: list[Bed]) -> dict[str, list[dict[str, Any]]]:
     return sent
 
 
-def _expected(bed: Bed, entries: list[dict[str, Any]], until: float) -> list[tuple[str, float]]:
+def _expected(bed: Bed, entries: list[dict[str, Any]]) -> list[tuple[str, float]]:
     """Return what a fresh Session reads of what was sent: for each Result the digest of its bytes, and when."""
     driver, faults = create_driver(bed.kind.driver, _options(bed.kind))
     assert driver is not None, faults
     session, expected = driver.open(), []
     for entry in entries:
         at = float(entry["began_at"])
-        if at > until:
-            break
-        _pass_time(session, at)
+        told_at = _pass_time(session, at)
         for reading in session.take_readings():  # gathered: of earlier bytes, told by the clock
-            expected += [(sha256(reading.raw).hexdigest(), at) for _ in reading.results]
+            expected += [(sha256(reading.raw).hexdigest(), told_at) for _ in reading.results]
         session.receive(bytes.fromhex(entry["data"]), at)
         for reading in session.take_readings():
             expected += [(sha256(reading.raw).hexdigest(), at) for _ in reading.results]
@@ -292,11 +291,15 @@ def _options(kind: Kind) -> dict[str, Any]:
     return tomllib.loads(kind.options)
 
 
-def _pass_time(session: Session, now: float) -> None:
+def _pass_time(session: Session, now: float) -> float:
+    """Tell the Session the time; return when it was due to be told."""
     session.take_output()
-    if (due := session.deadline) is not None and due <= now:
-        session.tick(now)
-        session.take_output()
+    due = session.deadline
+    if due is None or due > now:
+        return now
+    session.tick(now)
+    session.take_output()
+    return due
 
 
 MEASURES = {"bedside-100": hundred, "bedside-limit": limit}
