@@ -58,6 +58,8 @@ class Astm:
             LineSettings(baud=9600, data_bits=7, parity="even"),
         ),
         acknowledges=True,
+        talks=False,
+        harmless_polls=True,  # nothing is asked: an ENQ is answered, and the end of the message refused, so it is kept
     )
 
     format: Literal["astm", "mini-vidas", "spotchem-el"] = "astm"

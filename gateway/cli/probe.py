@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--active", action="store_true", help="also ask, with what the makers' documents call harmless, and no more"
     )
-    parser.add_argument("--driver", metavar="NAME", help="try this driver alone")
+    parser.add_argument("--driver", metavar="NAME", help="try this driver alone; with --active it asks in any case")
     add_json(parser)
 
 
@@ -38,7 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
     drivers = _drivers(arguments.driver)
     if not arguments.json:
         print(f"listening at {arguments.port}{_real_name(arguments.port)} ...", flush=True)
-    report = asyncio.run(probe(arguments.port, drivers.values(), SystemClock(), active=arguments.active))
+    insisted = arguments.driver is not None
+    report = asyncio.run(
+        probe(arguments.port, drivers.values(), SystemClock(), active=arguments.active, insisted=insisted)
+    )
     found = report.finding
     stanza = stanza_of(found, report.port, drivers[found.driver]) if found is not None else None
     if arguments.json:

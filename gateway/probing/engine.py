@@ -1,13 +1,15 @@
 """The probe itself: listens at each line setting, then, where that is allowed, asks.
 
     passive: 9600 8N1, then every setting that a driver names; all drivers listen at once; silence ends the sweep
-    active:  one driver after the other, each at its own settings, and only those whose first words are harmless
+    active:  one driver after the other, each at its own settings, and only those whose first words are harmless, or
+             the one that a person insists on; first who answers enquiries: it hears the one that nobody has answered
 
 A Device that does not talk is silent at every setting, so silence is waited for once. All within PROBE_S.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from gateway.clock import Clock
@@ -15,7 +17,7 @@ from gateway.driver import Driver, LineSettings
 from gateway.errors import LinkError
 from gateway.net.opening import open_stream
 from gateway.net.stream import Metered, Stream
-from gateway.probing.hints import Heard, hints_of
+from gateway.probing.hints import ENQ, Heard, hints_of
 from gateway.probing.judging import Finding, Judge
 from gateway.probing.plan import has_line, listener, settings_to_try, speaker
 
@@ -54,11 +56,15 @@ async def probe(
     clock: Clock,
     *,
     active: bool = False,
+    insisted: bool = False,
     opener: Opener = open_stream,
     budget_s: float = PROBE_S,
 ) -> Report:
-    """Find out which of the drivers reads what stands at a port. Raises LinkError when it cannot be opened."""
-    search = _Search(port, tuple(drivers), clock, opener, budget_s)
+    """Find out which of the drivers reads what stands at a port. Raises LinkError when it cannot be opened.
+
+    `insisted`: a person has named the drivers, so that also those may ask whose questions are not called harmless.
+    """
+    search = _Search(port, tuple(drivers), clock, opener, budget_s, insisted=insisted)
     try:
         findings = await search.listen(may_ask=active)
         if not findings and active:
@@ -72,14 +78,21 @@ async def probe(
         finding=best,
         others=tuple(findings[1:]),
         heard=tuple(search.heard),
-        hints=() if best else hints_of(search.heard, abouts, active=active, lined=has_line(port)),
+        hints=() if best else hints_of(search.heard, abouts, active=active and not insisted, lined=has_line(port)),
         seconds=round(clock.monotonic() - search.began, 1),
     )
 
 
 class _Search:
     def __init__(
-        self, port: str, drivers: tuple[type[Driver], ...], clock: Clock, opener: Opener, budget_s: float
+        self,
+        port: str,
+        drivers: tuple[type[Driver], ...],
+        clock: Clock,
+        opener: Opener,
+        budget_s: float,
+        *,
+        insisted: bool,
     ) -> None:
         self.port = port
         self.drivers = drivers
@@ -87,6 +100,8 @@ class _Search:
         self.began = clock.monotonic()
         self._clock = clock
         self._opener = opener
+        self._insisted = insisted
+        self._spoken: list[Judge] = []  # at the port as it is open
         self._until = self.began + budget_s
         self._stream: Stream | None = None
         self._line: LineSettings | None = None
@@ -120,19 +135,28 @@ class _Search:
             if (left_s := self.left_s()) < ASK_S_MIN / 2:
                 break
             share_s = max(ASK_S_MIN, left_s / (len(tries) - number))
-            silent_s, ask_s = min(ASK_SILENT_S_MAX, share_s), share_s if talkative else ASK_S_MAX
+            judge = Judge(made, line, passive=False)
+            is_called = self._enquires(line) and made.about.acknowledges
+            if is_called:
+                judge.hear(ENQ, self._clock.monotonic())
+            silent_s, ask_s = min(ASK_SILENT_S_MAX, share_s), share_s if talkative and not is_called else ASK_S_MAX
             judges = asked.setdefault(line, [])
-            for judge in judges:
-                judge.hush()
-            judges.append(Judge(made, line, passive=False))
+            for other in judges:
+                other.hush()
+            judges.append(judge)
             end = self._clock.monotonic() + min(left_s, ask_s)
-            await self._stay(line, judges, _Patience(silent_s=silent_s, only=True, end=end))
+            await self._stay(line, judges, _Patience(silent_s=silent_s, only=True, end=end), speaks=judge)
             if findings := _ranked(judges):
                 return findings
         return []
 
+    def _enquires(self, line: LineSettings) -> bool:
+        """Tell whether an enquiry was heard last at this setting: nobody has answered it."""
+        return next((heard.calls for heard in reversed(self.heard) if heard.line == line), False)
+
     def _tries(self) -> list[tuple[Driver, LineSettings]]:
-        speakers = [made for driver in self.drivers if (made := speaker(driver)) is not None]
+        made_ones = (speaker(driver, insisted=self._insisted) for driver in self.drivers)
+        speakers = sorted((made for made in made_ones if made is not None), key=lambda one: not one.about.acknowledges)
         if not has_line(self.port):
             return [(made, LineSettings()) for made in speakers]
         first = [(made, made.about.line) for made in speakers]
@@ -142,10 +166,16 @@ class _Search:
         return min(len(self._tries()) * ASK_SILENT_S_MAX + ASK_S_MAX, (self._until - self.began) * 0.6)
 
     async def close(self) -> None:
-        """Let go of the port."""
+        """Take leave of whoever was spoken to, and let go of the port."""
         stream, self._stream = self._stream, None
-        if stream is not None:
-            await stream.close()
+        spoken, self._spoken = self._spoken, []
+        if stream is None:
+            return
+        with suppress(LinkError):
+            for judge in spoken:
+                if last := judge.part():
+                    await stream.write(last)
+        await stream.close()
 
     async def _open(self, line: LineSettings) -> Stream:
         """Return the port at these settings; it stays open while they stay the same, so that no answer is missed."""
@@ -154,9 +184,12 @@ class _Search:
             self._stream, self._line = await self._opener(self.port, line), line
         return self._stream
 
-    async def _stay(self, line: LineSettings, judges: Sequence[Judge], patience: "_Patience") -> None:
+    async def _stay(
+        self, line: LineSettings, judges: Sequence[Judge], patience: "_Patience", speaks: Judge | None = None
+    ) -> None:
         """Stay at one setting until somebody is recognised or patience ends."""
         stream = await self._open(line)
+        self._spoken += [] if speaks is None else [speaks]
         heard = Heard(line=line)
         self.heard.append(heard)
         began, errors_before = self._clock.monotonic(), _errors(stream)

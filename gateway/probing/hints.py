@@ -9,6 +9,7 @@ from gateway.status import LineState
 SAMPLE_BYTES_MAX = 48
 TEXT_SHARE_MIN = 0.75  # of noise it is 0.4
 GARBLED_ERRORS_MIN, GARBLED_BYTES_AN_ERROR = 3, 20
+ENQ, EOT = b"\x05", b"\x04"
 _PRINTABLE = frozenset({*range(0x20, 0x7F), 0x09, 0x0A, 0x0D})
 
 
@@ -35,6 +36,11 @@ class Heard:
     def is_garbled(self) -> bool:
         """Tell whether the port has counted so many errors that the line settings must be wrong."""
         return self.errors > max(GARBLED_ERRORS_MIN, self.size // GARBLED_BYTES_AN_ERROR)
+
+    @property
+    def calls(self) -> bool:
+        """Tell whether all of it is an enquiry (ENQ, perhaps given up by EOT before) that waits for an answer."""
+        return self.sample.endswith(ENQ) and self.size == len(self.sample) and set(self.sample) <= {*ENQ, *EOT}
 
     @property
     def looks_like_text(self) -> bool:
@@ -70,6 +76,7 @@ def _of_asking(abouts: Sequence[About], *, active: bool) -> list[str]:
         told[-1] += f"; `--active` asks for {', '.join(sorted(askable))}" if askable else ""
     if active and (unasked := waiting - askable):
         told.append(f"not asked for, because asking may not be harmless: {', '.join(sorted(unasked))}")
+        told[-1] += "; `--driver NAME` asks for one of them all the same"
     return told
 
 

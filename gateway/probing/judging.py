@@ -8,7 +8,7 @@ of the signs that a Device of this driver sends while nobody answers it (`About.
 import re
 from dataclasses import dataclass, field, fields, replace
 
-from gateway.driver import About, Driver, LineSettings, Session
+from gateway.driver import About, Driver, LineSettings, Parting, Session
 from gateway.model import DeviceIdentity, Reading
 
 SHARE_MIN = 0.25  # of the bytes heard
@@ -75,6 +75,13 @@ class Judge:
         """Return what the Session wants to say; a passive or hushed one is never heard."""
         said = self._session.take_output()
         return b"" if self._passive or self._hushed else said
+
+    def part(self) -> bytes:
+        """Return the last words to a Device that was spoken to: it must not miss us."""
+        if self._passive or not isinstance(self._session, Parting):
+            return b""
+        self._session.part()
+        return self._session.take_output()
 
     def hush(self) -> None:
         """Let the Session go on listening, and say nothing more: its answer may be late."""

@@ -31,9 +31,12 @@ def listener(driver: type[Driver]) -> Driver | None:
     return _made(driver, {"transmit": False} if has_transmit(driver) else {})
 
 
-def speaker(driver: type[Driver]) -> Driver | None:
-    """Return the driver as it asks; None where what it says first is not harmless, or it needs options."""
-    return _made(driver, {}) if driver.about.harmless_polls else None
+def speaker(driver: type[Driver], *, insisted: bool = False) -> Driver | None:
+    """Return the driver as it asks; None where what it says first is not harmless, or it needs options.
+
+    `insisted`: a person has named this Device, and what the driver would say to it anyway may be said.
+    """
+    return _made(driver, {}) if insisted or driver.about.harmless_polls else None
 
 
 def _made(driver: type[Driver], options: dict[str, bool]) -> Driver | None:

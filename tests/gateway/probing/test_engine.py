@@ -30,19 +30,15 @@ PROBE_S_MAX = 20.0
 TIMEOUT_S = 30.0
 DRIVERS = installed_drivers()
 NOT_PROBED = {
+    "dash-unity": "it is on the network, not on a line",
     "line": "it knows no device before the configuration describes one",
-    "astm": "an analyser is silent until it has a result, or somebody asks it",
 }
 WORDS = {"nellcor": ["--rate", "4"], "masimo": ["--rate", "4"], "nonin": ["--rate", "4"]}
 
 
 def simulated_drivers() -> list[str]:
-    """The drivers that a probe can recognise and that have a simulator on a pty."""
-    return [
-        name
-        for name, driver in DRIVERS.items()
-        if name not in NOT_PROBED and (driver.about.talks or driver.about.harmless_polls) and has_pty(name)
-    ]
+    """The drivers that have a simulator on a pty."""
+    return [name for name in DRIVERS if name not in NOT_PROBED and has_pty(name)]
 
 
 def has_pty(name: str) -> bool:
@@ -68,12 +64,14 @@ async def simulated(*words: str) -> AsyncIterator[str]:
 
 
 async def probed(driver: str, folder: Path) -> Report:
-    """Probe the driver's simulator: passively where its Device talks by itself."""
+    """Probe the driver's simulator: passively where its Device talks by itself, named where asking may harm others."""
     link = folder / f"{driver}.pty"
     module = f"simulators.{driver.replace('-', '_')}"
     async with simulated(module, "--pty", str(link), *WORDS.get(driver, [])):
-        active = not DRIVERS[driver].about.talks
-        return await probe(str(link), DRIVERS.values(), SystemClock(), active=active)
+        about = DRIVERS[driver].about
+        insisted = not (about.talks or about.harmless_polls)
+        tried = [DRIVERS[driver]] if insisted else DRIVERS.values()
+        return await probe(str(link), tried, SystemClock(), active=not about.talks, insisted=insisted)
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +199,22 @@ async def test_with_leave_only_harmless_words_are_said() -> None:
     finally:
         os.close(master)
         os.close(slave)
+
+
+async def test_who_is_named_is_asked_all_the_same_and_taken_leave_of() -> None:
+    master, slave = pty.openpty()
+    tty.setraw(slave)
+    os.set_blocking(master, False)
+    try:
+        pumps = [DRIVERS["fresenius"]]
+        await probe(os.ttyname(slave), pumps, SystemClock(), active=True, insisted=True, budget_s=0.6)
+        said = os.read(master, 4096)
+    finally:
+        os.close(master)
+        os.close(slave)
+
+    assert said.startswith(b"\x02DC")
+    assert said.endswith(b"\x02FC76\x03")
 
 
 async def test_a_port_that_is_not_there_is_a_link_error() -> None:

@@ -72,6 +72,7 @@ def test_a_passive_judge_never_speaks_whatever_its_session_wants(name: str) -> N
     assert made is not None
     active, passive = (Judge(made, LineSettings(), passive=flag) for flag in (False, True))
     for judge in (active, passive):
+        judge.hear(b"\x05", 0.0)  # some only answer
         judge.tick(0.0)
 
     assert active.say() != b""
