@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -36,6 +37,8 @@ P99_MS_MAX = 100.0
 GREETING_S = 8.0  # until everybody is met: associations, identifications, first curves
 AFTER_S = 10.0  # what was sent by then has arrived, or never will
 STEP = 50  # of the search
+TAIL_BYTES = 6
+RECENT_MAX = 200  # pieces that are looked through for the end of a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,7 @@ def _most_memory_mb(pid: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class _Kept:
+    tail: bytes  # the last bytes of the Reading
     received_at: float
     delivered_at: float | None
 
@@ -211,6 +215,7 @@ def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: 
             if one is None or one.delivered_at is None:
                 missing += 1
                 continue
+            sent_at = _completed_at(one, sent[bed.port], sent_at)
             times.append((one.delivered_at - sent_at) * 1e3)
             heard.append((one.received_at - sent_at) * 1e3)
         lost += missing
@@ -244,18 +249,35 @@ def _matched(expected: list[tuple[str, float]], kept: dict[str, list[_Kept]]) ->
     return found[::-1]
 
 
+def _completed_at(row: _Kept, entries: list[dict[str, Any]], otherwise: float) -> float:
+    """Return when the piece that ends like a row was sent, the last one before the row came.
+
+    A Device says the same again and again, and a Session may tell of it one round later than another does.
+    """
+    end = bisect_right(entries, row.received_at, key=lambda entry: float(entry["began_at"]))
+    tail = row.tail.hex()
+    return next(
+        (
+            float(entry["began_at"])
+            for entry in reversed(entries[max(0, end - RECENT_MAX) : end])
+            if tail in entry["data"]
+        ),
+        otherwise,
+    )
+
+
 def _kept(data: Path) -> dict[str, dict[str, list[_Kept]]]:
     """Return by Source and digest of the raw bytes what lies in the store, in the order in which it came."""
     (file,) = data.glob("*.db")
     rows = sqlite3.connect(f"file:{file}?mode=ro", uri=True).execute(
-        "SELECT s.name, m.digest, m.received_at, (SELECT min(a.at) FROM delivery d JOIN attempt a ON a.delivery = d.id"
-        " WHERE d.message = m.id AND d.state = 1 AND a.verdict = 'delivered')"
+        "SELECT s.name, m.digest, m.raw, m.received_at,"
+        " (SELECT min(a.at) FROM delivery d JOIN attempt a ON a.delivery = d.id WHERE d.message = m.id AND d.state = 1 AND a.verdict = 'delivered')"
         " FROM message m JOIN endpoint s ON s.id = m.source WHERE m.quarantined IS NULL ORDER BY m.id"
     )
     kept: dict[str, dict[str, list[_Kept]]] = defaultdict(lambda: defaultdict(list))
-    for source, digest, received_at, delivered_at in rows:
+    for source, digest, raw, received_at, delivered_at in rows:
         delivered = None if delivered_at is None else delivered_at / 1e6
-        kept[source][digest.hex()].append(_Kept(received_at / 1e6, delivered))
+        kept[source][digest.hex()].append(_Kept(raw[-TAIL_BYTES:], received_at / 1e6, delivered))
     return kept
 
 
@@ -275,16 +297,19 @@ def _expected(bed: Bed, entries: list[dict[str, Any]]) -> list[tuple[str, float]
     """Return what a fresh Session reads of what was sent: for each Result the digest of its bytes, and when."""
     driver, faults = create_driver(bed.kind.driver, _options(bed.kind))
     assert driver is not None, faults
-    session, expected = driver.open(), []
+    session, expected, before = driver.open(), [], 0.0
     for entry in entries:
         at = float(entry["began_at"])
-        told_at = _pass_time(session, at)
-        for reading in session.take_readings():  # gathered: of earlier bytes, told by the clock
-            expected += [(sha256(reading.raw).hexdigest(), told_at) for _ in reading.results]
+        _pass_time(session, at)
+        expected += _read(session, before)  # gathered of earlier bytes, told by the clock
         session.receive(bytes.fromhex(entry["data"]), at)
-        for reading in session.take_readings():
-            expected += [(sha256(reading.raw).hexdigest(), at) for _ in reading.results]
+        expected += _read(session, at)
+        before = at
     return expected
+
+
+def _read(session: Session, at: float) -> list[tuple[str, float]]:
+    return [(sha256(reading.raw).hexdigest(), at) for reading in session.take_readings() for _ in reading.results]
 
 
 def _options(kind: Kind) -> dict[str, Any]:
