@@ -207,7 +207,7 @@ async def test_who_is_named_is_asked_all_the_same_and_taken_leave_of() -> None:
     os.set_blocking(master, False)
     try:
         pumps = [DRIVERS["fresenius"]]
-        await probe(os.ttyname(slave), pumps, SystemClock(), active=True, insisted=True, budget_s=0.6)
+        await probe(os.ttyname(slave), pumps, SystemClock(), active=True, insisted=True, budget_s=2)
         said = os.read(master, 4096)
     finally:
         os.close(master)
