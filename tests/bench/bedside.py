@@ -271,7 +271,8 @@ def _kept(data: Path) -> dict[str, dict[str, list[_Kept]]]:
     (file,) = data.glob("*.db")
     rows = sqlite3.connect(f"file:{file}?mode=ro", uri=True).execute(
         "SELECT s.name, m.digest, m.raw, m.received_at,"
-        " (SELECT min(a.at) FROM delivery d JOIN attempt a ON a.delivery = d.id WHERE d.message = m.id AND d.state = 1 AND a.verdict = 'delivered')"
+        " (SELECT min(a.at) FROM delivery d JOIN attempt a ON a.delivery = d.id"
+        " WHERE d.message = m.id AND d.state = 1 AND a.verdict = 'delivered')"
         " FROM message m JOIN endpoint s ON s.id = m.source WHERE m.quarantined IS NULL ORDER BY m.id"
     )
     kept: dict[str, dict[str, list[_Kept]]] = defaultdict(lambda: defaultdict(list))
