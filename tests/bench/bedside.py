@@ -215,7 +215,7 @@ def _judged(place: Path, beds: list[Bed], since: float, until: float, *, cores: 
             if one is None or one.delivered_at is None:
                 missing += 1
                 continue
-            sent_at = _completed_at(one, sent[bed.port], sent_at)
+            sent_at = max(sent_at, _completed_at(one, sent[bed.port], sent_at))
             times.append((one.delivered_at - sent_at) * 1e3)
             heard.append((one.received_at - sent_at) * 1e3)
         lost += missing

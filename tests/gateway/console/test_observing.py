@@ -107,7 +107,9 @@ def test_the_handbook_says_what_to_do_for_every_alarm() -> None:
     raised = set(re.findall(r'(?:alarms\.(?:put|hold)\(\s*|key = f(?="destination-)|_ALARM = )f?"([a-z-]+)[:"]', code))
 
     assert len(raised) >= 12
-    assert raised == set(re.findall(r"^\| `([a-z]+-[a-z-]+|parked|quiet|uncommitted)(?::[SD])?` \|", handbook, re.MULTILINE))
+    assert raised == set(
+        re.findall(r"^\| `([a-z]+-[a-z-]+|parked|quiet|uncommitted)(?::[SD])?` \|", handbook, re.MULTILINE)
+    )
 
 
 def test_nothing_of_a_patient_is_told(house: House) -> None:
