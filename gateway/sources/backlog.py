@@ -6,11 +6,12 @@ machine stops is the loss window of such a Device. A Device that waits for our w
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
@@ -21,6 +22,7 @@ READINGS_MAX = 1000
 BYTES_MAX = 4 * 1024 * 1024
 ACCEPT_TIMEOUT_S = 60.0
 RETRY_S = 0.5
+DRAIN_TIMEOUT_S = 2.0  # for what was read, when the Source ends
 
 logger = logging.getLogger("gateway.sources")
 
@@ -92,6 +94,25 @@ class Backlog:
                 self._size -= held.size
                 self._changed.notify_all()
 
+    async def keep_beside(self, listening: Coroutine[Any, Any, None], name: str) -> None:
+        """Keep Readings while somebody listens; when cancelled, what was read by then is still brought to disk.
+
+        Raises whatever ends one of the two: neither does but by a bug.
+        """
+        ears = asyncio.create_task(listening, name=name)
+        keeping = asyncio.create_task(self.run(), name=f"{name}/backlog")
+        try:
+            done, _ = await asyncio.wait((keeping, ears), return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            await _stop(ears)
+            if not keeping.done():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
+                        await self.drained()
+            await _stop(keeping)
+
     async def drained(self) -> None:
         """Wait until everything is on disk."""
         async with self._changed:
@@ -132,3 +153,8 @@ class Backlog:
         self._status.saw_error(f"{self._status.lost} readings lost: the store refuses input", self._clock.now())
         if self._status.lost == 1:
             logger.error("reading.lost source=%s", self._status.name)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

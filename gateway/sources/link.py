@@ -21,14 +21,13 @@ from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import Reading
 from gateway.net.opening import open_stream
 from gateway.net.stream import Metered, Stream
-from gateway.sources.backlog import Accepting, Backlog, Held
+from gateway.sources.backlog import DRAIN_TIMEOUT_S, Accepting, Backlog, Held
 from gateway.sources.incomings import Incomings
 from gateway.status import LinkState, SourceStatus
 from gateway.tap import Direction, Tap
 
 REOPEN_S_MIN = 0.25
 REOPEN_S_MAX = 2.0  # a Device that was plugged in again is heard within 5 s
-DRAIN_TIMEOUT_S = 2.0
 PART_TIMEOUT_S = 1.0
 CLOCK_STEP_S = 2.0
 
@@ -74,22 +73,7 @@ class DeviceLink:
 
     async def run(self) -> None:
         """Listen until cancelled; what was read by then is still brought to disk."""
-        tasks = (
-            asyncio.create_task(self._backlog.run(), name=f"{self._settings.name}/backlog"),
-            asyncio.create_task(self._listen(), name=f"{self._settings.name}/link"),
-        )
-        keeping, listening = tasks
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # neither ends but by a bug: the supervisor hears it
-        finally:
-            await _stop(listening)
-            if not keeping.done():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                        await self._backlog.drained()
-            await _stop(keeping)
+        await self._backlog.keep_beside(self._listen(), f"{self._settings.name}/link")
 
     async def _listen(self) -> None:
         while True:
@@ -260,8 +244,3 @@ def line_of(asked: Line, default: LineSettings) -> LineSettings:
         stop_bits=default.stop_bits if asked.stop_bits is None else asked.stop_bits,
         flow=default.flow if asked.flow is None else asked.flow,
     )
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)

@@ -32,7 +32,6 @@ REOPEN_S_MIN = 0.25
 REOPEN_S_MAX = 2.0  # a Device that was switched on again is read within 5 s
 CONNECT_TIMEOUT_S = 60.0
 CLOSE_TIMEOUT_S = 3.0
-DRAIN_TIMEOUT_S = 2.0
 LOOK_S = 1.0  # how often silence and standing alarms are looked after
 INTERVALS = 10  # reports after which we know how often a Device reports
 SILENCE_FACTOR, SILENCE_S_MIN = 3.0, 2.0
@@ -99,22 +98,7 @@ class SdcLink:
 
     async def run(self) -> None:
         """Listen until cancelled; what was read by then is still brought to disk."""
-        tasks = (
-            asyncio.create_task(self._backlog.run(), name=f"{self._settings.name}/backlog"),
-            asyncio.create_task(self._listen(), name=f"{self._settings.name}/sdc"),
-        )
-        keeping, listening = tasks
-        try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # neither ends but by a bug: the supervisor hears it
-        finally:
-            await _stop(listening)
-            if not keeping.done():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(DRAIN_TIMEOUT_S):
-                        await self._backlog.drained()
-            await _stop(keeping)
+        await self._backlog.keep_beside(self._listen(), f"{self._settings.name}/sdc")
 
     async def _listen(self) -> None:
         while True:
@@ -324,8 +308,3 @@ def _ignore(_: None) -> None: ...
 
 
 async def _settled(_: bool) -> None: ...
-
-
-async def _stop(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
