@@ -1,17 +1,20 @@
 """The agent as a process of its own: started with a configuration, waited for, killed or stopped."""
 
+import contextlib
 import os
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
+POLL_S = 0.05
 
 
 class NotReadyError(Exception):
@@ -23,6 +26,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listens(port: int) -> bool:
+    """Tell whether somebody listens on a TCP port of loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds. Raises TimeoutError."""
+    for _ in range(int(READY_TIMEOUT_S / POLL_S)):
+        if holds():
+            return
+        threading.Event().wait(POLL_S)
+    raise TimeoutError
 
 
 class Agent:

@@ -1,21 +1,17 @@
 """Storage commitment between the agent and Orthanc: asked for over one association, granted over another."""
 
-import contextlib
 import json
-import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
 
 from gateway.store.connection import open_reader
-from tests.system.agents import Agent, free_port
+from tests.system.agents import Agent, free_port, listens, until
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
-WAIT_S = 30.0
 
 CONFIG = """
 [gateway]
@@ -38,20 +34,6 @@ ae_title = "ORTHANC"
 commitment = true
 commitment_delay_s = 0.2
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(WAIT_S / 0.05)):
-        if holds():
-            return
-        threading.Event().wait(0.05)
-    raise TimeoutError
-
-
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 @pytest.fixture

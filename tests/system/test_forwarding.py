@@ -1,19 +1,15 @@
 """The running agent forwards by its rules: one archive gets what came, another what no longer names anybody."""
 
 import contextlib
-import socket
 import subprocess
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pydicom
 import pytest
 
 from tests.gateway.imaging.objects import ct, written
-from tests.system.agents import Agent, free_port
-
-WAIT_S = 30.0
+from tests.system.agents import Agent, free_port, listens, until
 
 CONFIG = """
 [gateway]
@@ -50,20 +46,6 @@ deidentify = "basic"
 secret = {{ file = "{folder}/secret" }}
 set = {{ ClinicalTrialProtocolID = "STUDY-7" }}
 """
-
-
-def until(holds: Callable[[], bool]) -> None:
-    for _ in range(int(WAIT_S / 0.05)):
-        if holds():
-            return
-        threading.Event().wait(0.05)
-    raise TimeoutError
-
-
-def listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False
 
 
 @contextlib.contextmanager

@@ -25,7 +25,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context
 
 from gateway.formats.dicom import read_meta
-from tests.system.agents import Agent, free_port
+from tests.system.agents import Agent, free_port, listens
 
 WAIT_S = 40.0
 
@@ -88,13 +88,6 @@ def program(*command: str, env: dict[str, str] | None = None) -> Iterator["subpr
         child.wait(20)
         assert child.stdout is not None
         child.stdout.close()
-
-
-def listens(port: int) -> bool:
-    import socket
-
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # --- DCMTK, Orthanc -------------------------------------------------------------------------------------------------
