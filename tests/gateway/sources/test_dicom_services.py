@@ -277,7 +277,8 @@ async def test_a_report_goes_on_the_association_that_asked(tmp_path: Path) -> No
         association = await asyncio.wait_for(stand.get(), WAIT_S)
         assert association.caller.calling_ae_title == "PEER"
         assert source.associations == (association,)
-        assert await asyncio.to_thread(answered.wait, WAIT_S)  # pynetdicom takes a report that is earlier for the answer
+        # pynetdicom takes a report that comes earlier for the answer
+        assert await asyncio.to_thread(answered.wait, WAIT_S)
         reported.append(await association.report(COMMITMENT, "1.2.840.10008.1.20.1.1", 1, EMPTY_NAME))
         with pytest.raises(LinkError):
             await association.report(MPPS, "1.2", 1, EMPTY_NAME)
