@@ -47,6 +47,7 @@ ECHO = Wanted("1.2.840.10008.1.1", (IMPLICIT,))
 STORE = Wanted(CT_CLASS, (EXPLICIT,))
 WORKLIST = "1.2.840.10008.5.1.4.31"
 WAIT_S = 10.0
+ANSWERS_BEFORE_CANCEL = 1000
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -216,10 +217,19 @@ def _identifier() -> bytes:
     return b"\x10\0\x10\0\0\0\0\0"  # (0010,0010), empty
 
 
+def _is_cancelled(event: Any, *, patiently: bool) -> bool:
+    """Wait for C-CANCEL where it must come: a pynetdicom that goes on sending hears it late, or never."""
+    for _ in range(int(WAIT_S / 0.01) if patiently else 0):
+        if event.is_cancelled:
+            return True
+        threading.Event().wait(0.01)
+    return bool(event.is_cancelled)
+
+
 def _find_handler(count: int, seen: list[Any]) -> Callable[[Any], Iterator[tuple[int, Any]]]:
     def handle(event: Any) -> Iterator[tuple[int, Any]]:
         for number in range(count):
-            if event.is_cancelled:
+            if _is_cancelled(event, patiently=number >= ANSWERS_BEFORE_CANCEL):
                 seen.append("cancelled")
                 yield 0xFE00, None
                 return
