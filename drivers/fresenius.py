@@ -144,8 +144,10 @@ class _Pumps:
             if buffer[:1] == ENQ:
                 del buffer[:1]
                 yield Heard(raw=ENQ, reply=DC4, ends=False)
+            elif buffer == NAK:
+                return  # an error digit follows
             elif buffer[:1] in (ACK, NAK):
-                size = 1 if buffer[:1] == ACK else 2
+                size = 2 if buffer[:1] == NAK and buffer[1:2].isdigit() else 1
                 raw = bytes(buffer[:size])
                 del buffer[:size]
                 yield Heard(raw=raw, ends=False)

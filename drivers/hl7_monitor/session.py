@@ -24,7 +24,7 @@ from drivers.hl7_monitor.others import any_row, draeger_row, nihon_kohden_row, p
 from drivers.hl7_monitor.pcd import is_demo, read_pcd
 from gateway.driver import ContentError, Reading, Result
 from gateway.protocols.faults import FaultBin
-from gateway.protocols.mllp import END_BLOCK, START, Decoder, Event, Frame, Oversize, Partial, encode_frame
+from gateway.protocols.mllp import END, END_BLOCK, START, Decoder, Event, Frame, Oversize, Partial, encode_frame
 
 FRAME_BYTES_MAX = 2 * 1024 * 1024
 FRAME_TIMEOUT_S = 30.0
@@ -32,6 +32,7 @@ END_WITHOUT_CR_S = 0.5
 FLAGS_S = 1.0
 ECHO_S = 1.0
 PADDING = b"\r\n\0 "
+PADDING_BYTES_MAX = 1024
 DIALECTS = ("auto", "pcd", "mindray-pds", "philips-mdil", "nihon-kohden", "draeger-infinity", "any")
 
 _ROWS = {
@@ -63,6 +64,8 @@ class MonitorSession:
         self._echo_at: float | None = float("-inf") if echo and transmit else None
         self._notice: str | None = None
         self._noise = FaultBin(delay_s=1.0, raw_bytes_max=4096)
+        self._padding = b""  # heard outside of a frame, perhaps with noise after it
+        self._fs_held = False
 
     @property
     def buffered_bytes(self) -> int:
@@ -86,17 +89,27 @@ class MonitorSession:
         while data:
             if not self._decoder.inside:
                 data = self._skip(data, now)
-            end = data.find(END_BLOCK) + len(END_BLOCK)
-            piece, data = (data[:end], data[end:]) if end >= len(END_BLOCK) else (data, b"")
+            end = self._end_in(data)
+            piece, data = data[:end], data[end:]
+            self._fs_held = piece.endswith(END)
             self._take(self._decoder.receive(piece, now), now)
         self._emit(now)
 
+    def _end_in(self, data: bytes) -> int:
+        """Return how much the decoder may take until it can be outside of a frame."""
+        if self._fs_held and self._decoder.inside:
+            return 1
+        end = data.find(END_BLOCK)
+        return len(data) if end < 0 else end + len(END_BLOCK)
+
     def _skip(self, data: bytes, now: float) -> bytes:
-        """Gather what stands before the next frame, and return what begins with it."""
+        """Gather what stands before the next frame but padding around it, and return what begins with the frame."""
         start = data.find(START)
         before = data if start < 0 else data[:start]
-        if before.strip(PADDING):
-            self._noise.add_run("bytes outside of a frame: not HL7 over MLLP, or the baud rate", before, now)
+        noise = (self._padding + before).rstrip(PADDING)
+        if noise:
+            self._noise.add_run("bytes outside of a frame: not HL7 over MLLP, or the baud rate", noise, now)
+        self._padding = (self._padding + before)[len(noise) :][:PADDING_BYTES_MAX] if start < 0 else b""
         return data[len(before) :]
 
     def _take(self, events: list[Event], now: float) -> None:

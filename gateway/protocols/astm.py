@@ -102,6 +102,7 @@ class AstmSession:
         self._silent_at: float | None = None
         self._noise = FaultBin(delay_s=1.0, raw_bytes_max=NOISE_BYTES_MAX)
         self._queries: list[LabQuery] = []
+        self._question: LabQuery | None = None  # of the message that came last
         self._open: deque[tuple[LabQuery, float]] = deque()  # not answered yet, and until when
         self._answers: deque[list[bytes]] = deque()
         self._sent = 0
@@ -159,6 +160,7 @@ class AstmSession:
             self._say(ACK)
         else:
             self._message = self._before
+            self._forget(self._question)  # it comes again with the message
             self._say(NAK)
         self._before = None
         self._silent_at = now + RECEIVE_TIMEOUT_S
@@ -179,12 +181,21 @@ class AstmSession:
         return taken
 
     def answer(self, query: LabQuery, orders: Sequence[LabOrder], now: float) -> None:
-        """Send what is known as one message, as soon as the line is free."""
-        self._open = deque(item for item in self._open if item[0] is not query)
+        """Send what is known as one message, as soon as the line is free.
+
+        Nothing where nobody waits any more: the answer is late, or the question was in a message that was refused.
+        """
+        if all(item[0] is not query for item in self._open):
+            return
+        self._forget(query)
         records = self._render(query, orders)
         if self._transmit and records and len(self._answers) < ANSWERS_MAX:
             self._answers.append(frames(records))
             self._enquire(now)
+
+    def _forget(self, question: LabQuery | None) -> None:
+        self._open = deque(item for item in self._open if item[0] is not question)
+        self._queries = [query for query in self._queries if query is not question]
 
     def _say(self, words: bytes) -> None:
         if self._transmit:
@@ -252,7 +263,7 @@ class AstmSession:
 
     def _yield_message(self, now: float, *, withheld: bool) -> None:
         message = self._message
-        query = self._query_of(message.text)
+        query = self._question = self._query_of(message.text)
         if query is not None and len(self._open) < ANSWERS_MAX:
             self._queries.append(query)
             self._open.append((query, now + ANSWER_S))

@@ -20,7 +20,7 @@ from drivers.as50 import frame as as50_frame
 from drivers.bbraun import BBraun
 from drivers.bbraun.driver import Rack
 from drivers.bbraun.frames import read_frame, stuff, unstuff, write_frame
-from drivers.fresenius import FORBIDDEN, Fresenius, _Pumps
+from drivers.fresenius import FORBIDDEN, NAK, Fresenius, _Pumps
 from drivers.fresenius import frame as fresenius_frame
 from gateway.driver import Driver
 from gateway.protocols.asking import AskingSession, ForbiddenWordsError
@@ -118,6 +118,17 @@ def test_a_fresenius_session_is_closed_before_the_line_is() -> None:
 
     assert session.take_output() == b"".join(fresenius_frame(f"{module}FC") for module in "130")
     assert session.deadline is None
+
+
+@pytest.mark.parametrize("pieces", [[NAK, b"4"], [NAK + b"4"]], ids=len)
+def test_the_digit_of_a_refusal_belongs_to_it_however_late_it_comes(pieces: list[bytes]) -> None:
+    session = Fresenius().open()
+
+    for piece in pieces:
+        session.receive(piece, 0.0)
+    session.tick(100.0)
+
+    assert session.take_readings() == []
 
 
 def test_the_published_frames_are_made() -> None:

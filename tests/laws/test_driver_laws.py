@@ -14,6 +14,8 @@ DRIVERS = installed_drivers()
 WHOLE_MESSAGES = {"hl7-monitor"}  # a message is one frame here, however long: it has its own limit
 PLACES = st.integers(0, 100_000)
 CHANGES = st.lists(st.tuples(PLACES, st.integers(1, 255)), min_size=1, max_size=6)
+CONTROLS = b"\x00\x01\x02\x03\x04\x05\x06\n\x0b\r\x10\x14\x15\x1b\x1c~\x7d\xc0\xc1"  # what frames begin and end with
+NOISE = st.binary(max_size=300) | st.lists(st.sampled_from(CONTROLS), max_size=8).map(bytes)
 
 moderate = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 few = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,7 +61,7 @@ def test_how_bytes_are_cut_never_matters(transcript: Transcript, places: list[in
 
 @every_stream
 @moderate
-@given(noise=st.binary(max_size=300), at=PLACES, places=st.lists(PLACES, max_size=5))
+@given(noise=NOISE, at=PLACES, places=st.lists(PLACES, max_size=5))
 def test_how_damaged_bytes_are_cut_never_matters(
     transcript: Transcript, noise: bytes, at: int, places: list[int]
 ) -> None:

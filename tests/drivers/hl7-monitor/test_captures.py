@@ -34,6 +34,17 @@ def framed(name: str, head: bytes = b"") -> bytes:
     return b"\x0b" + head + (CAPTURES / name).read_bytes() + b"\x1c\r"
 
 
+def test_noise_behind_a_frame_whose_end_was_cut_is_told_padding_is_not() -> None:
+    frame = b"\x0b" + NIHON_KOHDEN_HEAD + b"\x1c"
+    session = Hl7Monitor().open()
+
+    for piece in (frame, b"\r\0", b"x", b"\n", frame + b"\r", b"\0\n", frame + b"\r"):
+        session.receive(piece, 0.0)
+    session.tick(2.0)
+
+    assert [reading.raw for reading in session.take_readings() if reading.fault] == [b"\0x"]
+
+
 def test_the_mindray_stream_is_read_whole() -> None:
     readings = read((CAPTURES / "hl7_mindray_t8_pds.bin").read_bytes())
 

@@ -153,6 +153,26 @@ def test_a_question_that_nobody_answers_is_answered_all_the_same() -> None:
     assert at(asked(), ANSWER_S) == ENQ
 
 
+def test_a_question_in_a_message_that_was_refused_is_not_answered_before_it_comes_again() -> None:
+    subject = session()
+    head, question, last = frames([b"H|\\^&", b"Q|1|^S1", b"L|1|N"])
+    assert say(subject, ENQ + head + question) == ACK * 3
+    subject.receive(last, 0.1)
+    (taken,) = subject.take_queries()
+    subject.settle(False, 0.1)
+    assert subject.take_output() == NAK
+
+    subject.answer(taken, (LabOrder(sample_id="S1", tests=("GLU",)),), 0.2)
+    assert subject.deadline is not None
+    assert subject.deadline > ANSWER_S  # nobody waits for an answer
+
+    assert say(subject, last, 0.3) == ACK
+    (again,) = subject.take_queries()
+    say(subject, EOT, 0.5)
+    subject.answer(again, (), 0.6)
+    assert subject.take_output() == ENQ
+
+
 def test_in_contention_the_analyser_goes_first() -> None:
     subject = asked()
     at(subject, ANSWER_S)
