@@ -336,12 +336,3 @@ class Receipt:
     acknowledgement: bytes | None = None
     retry_after_s: float | None = None
     archived: tuple[str, str] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoredFile:
-    """An Instance's file after `Spool.keep`: name inside the Spool, size in bytes, SHA-256 of its data set."""
-
-    name: str
-    size: int
-    digest: bytes

@@ -11,14 +11,10 @@ removed. Which other objects are still needed is the store's to know too; files 
 `names()`.
 """
 
-import errno
-import fcntl
-import hashlib
 import logging
 import os
 import re
 import secrets
-import stat
 import tempfile
 import threading
 from collections import deque
@@ -29,65 +25,48 @@ from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from gateway.clock import Clock, SystemClock
+from blake3 import blake3
+
 from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import read_meta
-from gateway.model import StoredFile
 
 SYNC_TIMEOUT_S = 60.0
-KEPT_AGAIN_S = 600.0  # longer than any commit may take
-KEPT_AGAIN_MAX = 10_000
 HASH_BYTES = 1 << 20
 POOL_FILES = 64  # made at a time
 POOL_LOW = 48  # fewer left and the next are made
-DISK_BLOCK_BYTES = 4096  # what a direct write must be a multiple of, in memory and in the file
-DIRECT = getattr(os, "O_DIRECT", 0)
 
 _NAME = re.compile(r"[0-9a-f]{64}")
 
 _log = logging.getLogger("gateway.spool")
 
+content_hash = blake3  # of a data set, 32 bytes: a repeat is told by it, and what has rotted
+
 
 class Draft:
-    """One object on its way in; its name is durable before its first byte. One thread at a time.
-
-    Whole blocks go past the page cache: they are with the disk when the write returns, so that the sync at the end has
-    little left to do, and an image storm does not push everything else out of memory.
-    """
+    """One object on its way in; its name is durable before its first byte. One thread at a time."""
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
         self.path = path
         self.size = 0
-        self._direct = bool(DIRECT)
         self._number = -1
 
     def open(self) -> None:
         """Open the file, which is empty; make it where it is not. Raises OSError."""
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            self._number = os.open(self.path, flags | DIRECT, 0o640)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            self._direct = False  # this file system has no direct writes
-            self._number = os.open(self.path, flags, 0o640)
+        self._number = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
-    def write(self, data: memoryview) -> None:
-        """Append. Past the page cache while each call begins on a block, in memory too; the last may end anywhere.
+    def write(self, data: memoryview, *, last: bool = False) -> None:
+        """Append. Unless it is the last, the disk begins to take it at once: little is left for the sync.
 
         Raises OSError.
         """
-        whole = len(data) & ~(DISK_BLOCK_BYTES - 1) if self._direct else 0
-        try:
-            self._write(data[:whole])
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
-            whole = 0  # not where a direct write may begin
-        if whole < len(data):
-            self._give_up_direct()
-            self._write(data[whole:])
+        start = self.size
+        while data:
+            count = os.pwrite(self._number, data, self.size)
+            self.size += count
+            data = data[count:]
+        if not last:
+            os.posix_fadvise(self._number, start, self.size - start, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
         """Return when everything written is on the disk. Raises OSError."""
@@ -100,28 +79,15 @@ class Draft:
             with suppress(OSError):
                 os.close(number)
 
-    def _give_up_direct(self) -> None:
-        if self._direct:
-            fcntl.fcntl(self._number, fcntl.F_SETFL, os.O_RDWR)
-            self._direct = False
-
-    def _write(self, data: memoryview) -> None:
-        while data:
-            count = os.pwrite(self._number, data, self.size)
-            self.size += count
-            data = data[count:]
-
 
 class Spool:
     """One folder of objects. All methods block and may be called from any thread."""
 
-    def __init__(self, folder: Path, clock: Clock | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.incoming = folder / "incoming"
         self.objects = folder / "objects"
-        self._clock = clock or SystemClock()
         self._lock = threading.Lock()
-        self._kept_again: dict[str, float] = {}
         self._size_bytes = 0
         self._sync = FolderSync(self.objects)
         self._pool: deque[Draft] = deque()
@@ -255,48 +221,23 @@ class Spool:
         os.close(number)
         return Path(path).open("wb")
 
-    def keep(self, incoming_file: Path, sop_instance_uid: str, dataset_offset: int) -> StoredFile:
-        """Make a received file durable under its name.
-
-        The digest is the SHA-256 of the data set alone, from `dataset_offset` on, so that a repeat whose file meta
-        differs is the same content. On return file and folder have been fsynced and the incoming name is gone. Raises
-        StoreError, after which the incoming file may or may not be there.
-        """
-        try:
-            digest, size = _sync_and_hash(incoming_file, dataset_offset)
-            name = name_of(sop_instance_uid, digest)
-            self._link(incoming_file, name, digest, size)
-            incoming_file.unlink()
-            self._sync.wait()
-        except OSError as error:
-            raise _store_error("keeping an object", error) from error
-        return StoredFile(name=name, size=size, digest=digest)
-
     def path_of(self, name: str) -> Path:
         """Return where an object lies. Raises StoreError for anything but 64 hex digits."""
         if _NAME.fullmatch(name) is None:
             raise StoreError("not the name of an object: 64 hex digits expected")
         return self.objects / name
 
-    def remove(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Remove objects that no row refers to any more; return those left because they were just kept again.
-
-        A repeat that arrives between the store's last look and this call finds the file already there and counts on
-        it; such names stay for ten minutes. A name without a file is nothing to complain of. Raises StoreError.
-        """
-        left = []
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove objects that no row refers to any more; one that is gone already does no harm. Raises StoreError."""
         try:
             for name in names:
                 path = self.path_of(name)
                 with self._lock:
-                    if self._was_kept_again(name):
-                        left.append(name)
-                    elif path.exists():
+                    if path.exists():
                         self._size_bytes -= path.stat().st_size
                         path.unlink()
         except OSError as error:
             raise _store_error("removing objects", error) from error
-        return tuple(left)
 
     def names(self) -> Iterator[str]:
         """Yield the names of all objects but those on their way in, in no order. Raises StoreError."""
@@ -309,23 +250,18 @@ class Spool:
         except OSError as error:
             raise _store_error("listing objects", error) from error
 
-    def verify(self, name: str, expected: bytes | None = None) -> str | None:
-        """Hash an object again; return what is wrong with it, None when it is whole.
-
-        `expected` is the SHA-256 of its data set. Without it only what `keep` named after its content can be told.
-        """
+    def verify(self, name: str, expected: bytes) -> str | None:
+        """Hash an object again; return what is wrong with it, None when its data set has the digest expected."""
         path = self.path_of(name)
         try:
-            meta = read_meta(path)
-            digest, _ = _hash(path, meta.dataset_offset)
+            digest = _hash(path, read_meta(path).dataset_offset)
         except FileNotFoundError:
             return "missing"
         except OSError as error:
             return f"unreadable: {error.strerror}"
         except ContentError as error:
             return f"file meta: {error}"
-        whole = digest == expected if expected else name_of(meta.sop_instance_uid, digest) == name
-        return None if whole else "content changed"
+        return None if digest == expected else "content changed"
 
     def size_bytes(self) -> int:
         """Return how large all objects are: measured when the Spool was opened, kept with every change since."""
@@ -337,32 +273,6 @@ class Spool:
             return self.path_of(name).stat().st_mtime < instant.timestamp()
         except FileNotFoundError:
             return False
-
-    def _link(self, incoming_file: Path, name: str, digest: bytes, size: int) -> None:
-        path = self.objects / name
-        with self._lock:
-            try:
-                os.link(incoming_file, path)
-                self._size_bytes += size
-                return
-            except FileExistsError:
-                self._note_kept_again(name)
-        if not _holds(path, digest):
-            _log.error("object.replaced name=%s reason=content-changed", name)
-            replacement = incoming_file.with_suffix(".again")
-            os.link(incoming_file, replacement)
-            replacement.replace(path)
-
-    def _note_kept_again(self, name: str) -> None:
-        now = self._clock.monotonic()
-        self._kept_again.pop(name, None)
-        self._kept_again[name] = now
-        while len(self._kept_again) > KEPT_AGAIN_MAX:
-            del self._kept_again[next(iter(self._kept_again))]
-
-    def _was_kept_again(self, name: str) -> bool:
-        at = self._kept_again.get(name)
-        return at is not None and self._clock.monotonic() - at < KEPT_AGAIN_S
 
 
 class FolderSync:
@@ -398,39 +308,13 @@ class FolderSync:
                 round_.set_result(None)
 
 
-def name_of(sop_instance_uid: str, digest: bytes) -> str:
-    """Return the name of an object: SHA-256 over UID, NUL and the digest of its data set, in 64 hex digits."""
-    uid = sop_instance_uid.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(uid + b"\0" + digest).hexdigest()
-
-
-def _sync_and_hash(path: Path, offset: int) -> tuple[bytes, int]:
+def _hash(path: Path, offset: int) -> bytes:
+    hasher = content_hash()
     with path.open("rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError("not a regular file")
-        digest, size = _hash_open(file, offset)
-        os.fsync(file.fileno())
-    return digest, size
-
-
-def _hash(path: Path, offset: int) -> tuple[bytes, int]:
-    with path.open("rb") as file:
-        return _hash_open(file, offset)
-
-
-def _hash_open(file: BinaryIO, offset: int) -> tuple[bytes, int]:
-    hasher = hashlib.sha256()
-    file.seek(offset)
-    while chunk := file.read(HASH_BYTES):
-        hasher.update(chunk)
-    return hasher.digest(), os.fstat(file.fileno()).st_size
-
-
-def _holds(path: Path, digest: bytes) -> bool:
-    try:
-        return _hash(path, read_meta(path).dataset_offset)[0] == digest
-    except (ContentError, FileNotFoundError):
-        return False
+        file.seek(offset)
+        while chunk := file.read(HASH_BYTES):
+            hasher.update(chunk)
+    return hasher.digest()
 
 
 def _fsync_folder(folder: Path) -> None:

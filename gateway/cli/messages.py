@@ -186,7 +186,7 @@ def message_document(found: Message) -> dict[str, Any]:
         "size": found.size,
         "peer": found.peer,
         "identifier": found.identifier,
-        "sha256": found.digest.hex(),
+        "digest": found.digest.hex(),
         "object": found.object_name,
         "headers": found.headers,
         "quarantined": found.quarantined,

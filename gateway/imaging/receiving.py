@@ -1,13 +1,12 @@
 """The data path of C-STORE: fragments go from the socket into a block of memory, and the block into the file.
 
-Nothing is decoded on the way. A block that is full is written past the page cache and hashed while the rest still
-comes, so that the sync at the end has little left to do. Everything happens in the association's thread: handing
+Nothing is decoded on the way. A block that is full is given to the disk and hashed while the rest still comes, so that
+the sync at the end has little left to do. Everything happens in the association's thread: handing
 blocks to other threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a
 broken association: what still comes is drained. Memory is a block for each association that stores, whatever the size
 of an object.
 """
 
-import hashlib
 import io
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import BinaryIO
 
 from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import Header, read_header
-from gateway.spool import Draft, Spool
+from gateway.spool import Draft, Spool, content_hash
 
 BLOCK_BYTES = 256 << 10
 
@@ -25,7 +24,7 @@ BLOCK_BYTES = 256 << 10
 class Received:
     """One object that came whole: its file and what was learned of it while it came.
 
-    `digest` is the SHA-256 of the data set, which begins at `dataset_offset`. The file is written, not yet synced.
+    `digest` is `content_hash` of the data set, which begins at `dataset_offset`. The file is written, not yet synced.
     """
 
     draft: Draft
@@ -48,7 +47,7 @@ class ObjectSink:
         self._block = block
         self._spool = spool
         self._keywords = keywords
-        self._hash = hashlib.sha256()
+        self._hash = content_hash()
         self._fill = len(prefix)
         self._unhashed = len(prefix)  # where the data set begins in this block
         self._size = 0
@@ -73,14 +72,14 @@ class ObjectSink:
         if self._fill == BLOCK_BYTES:
             if self._size == 0:
                 self._header = self._early_header()
-            self._write()
+            self._write(last=False)
 
     def finish(self) -> Received | None:
         """Take what came as whole. None when it is refused."""
         header, fault = self._header, None
         if self._draft is not None and self._size == 0:
             header, fault = self._read_header(io.BytesIO(self._block[: self._fill]))
-        self._write()
+        self._write(last=True)
         draft = self._draft
         if draft is None:
             return None
@@ -102,12 +101,12 @@ class ObjectSink:
         if draft is not None:
             self._spool.discard(draft)
 
-    def _write(self) -> None:
+    def _write(self, *, last: bool) -> None:
         """Write and hash what is in the block, and begin it anew."""
         part = self._block[: self._fill]
         if self._draft is not None:
             try:
-                self._draft.write(part)
+                self._draft.write(part, last=last)
             except OSError as error:
                 self.refused = f"writing: {error.strerror}"
                 self.discard()

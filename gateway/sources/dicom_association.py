@@ -9,7 +9,6 @@ Why a thread: the data path blocks on the disk, and a blocking read or write lea
 
 import asyncio
 import logging
-import mmap
 import os
 import select
 import socket
@@ -406,7 +405,7 @@ class AcceptedAssociation:
         if command.field != Field.C_STORE:
             return BytesSink(IDENTIFIER_BYTES_MAX)
         if self._block is None:
-            self._block = memoryview(mmap.mmap(-1, BLOCK_BYTES))  # on a page: direct writes need it
+            self._block = memoryview(bytearray(BLOCK_BYTES))
         prefix = part10_prefix(
             sop_class_uid=clean_uid(command.sop_class_uid),
             sop_instance_uid=clean_uid(command.sop_instance_uid),

@@ -242,7 +242,7 @@ def object_names(connection: apsw.Connection, after: str, limit: int = 10_000) -
 
 
 def object_digest(connection: apsw.Connection, name: str) -> bytes | None:
-    """Return the SHA-256 that a row has of an object's data set, None when no row refers to it any more."""
+    """Return the digest that a row has of an object's data set, None when no row refers to it any more."""
     digest: bytes | None = connection.execute("SELECT digest FROM message WHERE object = ? LIMIT 1", (name,)).get
     return digest
 

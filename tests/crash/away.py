@@ -8,6 +8,7 @@ forwards: everything must arrive, and what is repeated is no more than what was 
 
 import hashlib
 import os
+import secrets
 import subprocess
 import sys
 import threading
@@ -23,7 +24,7 @@ from gateway.clock import SystemClock
 from gateway.delivery import UNSETTLED_MAX
 from gateway.formats.dicom import part10_prefix
 from gateway.model import Accepted, DeliveryState, Incoming, Kind, Receipt, Verdict
-from gateway.spool import Spool, name_of
+from gateway.spool import Spool, content_hash
 from gateway.store.connection import open_reader
 from gateway.store.store import Store
 from simulators.journal import read_journal
@@ -141,8 +142,7 @@ def fill(data: Path, instances: int) -> list[tuple[str, str, str]]:
     done = threading.Semaphore(0)
     expected = []
     for number, (uid, study, body) in enumerate(_objects(instances)):
-        digest = hashlib.sha256(body).digest()
-        name = name_of(uid, digest)
+        name = secrets.token_hex(32)
         prefix = part10_prefix(sop_class_uid=CT, sop_instance_uid=uid, transfer_syntax=EXPLICIT)
         (spool.objects / name).write_bytes(prefix + body)
         incoming = Incoming(
@@ -150,14 +150,14 @@ def fill(data: Path, instances: int) -> list[tuple[str, str, str]]:
             kind=Kind.DICOM,
             received_at=began_at + timedelta(seconds=86_400 * number / instances),
             size=len(body),
-            digest=digest,
+            digest=content_hash(body).digest(),
             identifier=uid,
             object_name=name,
             headers={"StudyInstanceUID": study, "SOPClassUID": CT},
             lane_key=study,
         )
         store.keep(incoming, ("pacs",), lambda outcome: done.release() if isinstance(outcome, Accepted) else None)
-        expected.append((uid, study, digest.hex()))
+        expected.append((uid, study, hashlib.sha256(body).hexdigest()))
         if number % 500 == 499:
             _wait(done, 500)
     _wait(done, instances % 500)

@@ -33,7 +33,7 @@ class House:
         self.alarms = Alarms(self.clock)
         self.looked = asyncio.Event()
         self.store: Store = open_store(folder, self.clock)
-        self.spool = Spool(folder / "spool", self.clock)
+        self.spool = Spool(folder / "spool")
         self.spool.open()
         self.space = Space(folder, reserve=0, stop_intake_below=0)
         self.config = Config(

@@ -46,6 +46,7 @@ from gateway.store.studies import follow as follow_studies
 from gateway.store.studies import followed_until, open_studies, read_new_instances, read_studies
 from tests.gateway.imaging.exchanges import CALLER, EXPLICIT, NOW, NoExchange, encoded, request
 from tests.gateway.senders.certificates import make_certificates
+from tests.gateway.spooling import keep_object
 from tests.gateway.store.stores import keep, open_store
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -126,9 +127,7 @@ class House:
         """Store Instances; return their names in the spool."""
         names = []
         for uid in instances:
-            with self.spool.new_incoming() as file:
-                file.write(bytes(128) + b"DICM" + uid.encode())
-            stored = self.spool.keep(Path(file.name), uid, 132)
+            stored = keep_object(self.spool, bytes(128) + b"DICM" + uid.encode(), 132)
             headers = {"SOPClassUID": sop_class, "SOPInstanceUID": uid, "StudyInstanceUID": STUDY}
             item = _instance(uid, stored.size, stored.digest, stored.name, headers, self.clock)
             keep(self.store, item)

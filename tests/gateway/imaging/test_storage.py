@@ -1,6 +1,4 @@
-import hashlib
 import io
-import mmap
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -15,7 +13,7 @@ from gateway.formats.dicom import part10_prefix
 from gateway.imaging.receiving import BLOCK_BYTES, ObjectSink, Received
 from gateway.imaging.storage import Arrival, Keeper, Status, store
 from gateway.model import Accepted, Incoming, Kind
-from gateway.spool import Spool
+from gateway.spool import Spool, content_hash
 
 CT = Path(pydicom.__file__).parent / "data" / "test_files" / "CT_small.dcm"
 CT_CLASS, CT_UID = "1.2.840.10008.5.1.4.1.1.2", "1.3.6.1.4.1.5962.1.1.1.1.1.20040119072730.12322"
@@ -62,7 +60,7 @@ def _dataset() -> bytes:
 
 
 def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
-    sink = ObjectSink(memoryview(mmap.mmap(-1, BLOCK_BYTES)), spool, prefix, ["Rows"], None)
+    sink = ObjectSink(memoryview(bytearray(BLOCK_BYTES)), spool, prefix, ["Rows"], None)
     view = memoryview(dataset)
     while view:
         buffer = sink.buffer(len(view))
@@ -196,7 +194,7 @@ def test_any_size_is_written_and_hashed_whole(spool: Spool, size: int) -> None:
     received = _receive(spool, dataset, prefix)
 
     assert received.draft.path.read_bytes() == prefix + dataset
-    assert (received.size, received.digest) == (len(prefix) + size, hashlib.sha256(dataset).digest())
+    assert (received.size, received.digest) == (len(prefix) + size, content_hash(dataset).digest())
 
 
 @pytest.mark.parametrize("filler", [BLOCK_BYTES - 2000, BLOCK_BYTES, 3 * BLOCK_BYTES])

@@ -32,6 +32,7 @@ from gateway.senders.dicom import DicomSender
 from gateway.senders.instances import verdict_of
 from gateway.spool import Spool
 from tests.gateway.senders.library_peer import serving
+from tests.gateway.spooling import keep_object
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 CT = TEST_FILES / "CT_small.dcm"
@@ -90,9 +91,7 @@ def _parcel(number: int, object_name: str | None) -> Parcel:
 
 def _keep(spool: Spool, dataset: bytes, *, uid: str, sop_class: str = CT_CLASS, syntax: str = EXPLICIT) -> str:
     prefix = part10_prefix(sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=syntax)
-    with spool.new_incoming() as file:
-        file.write(prefix + dataset)
-    return spool.keep(Path(file.name), uid, len(prefix)).name
+    return keep_object(spool, prefix + dataset, len(prefix)).name
 
 
 def _keep_file(spool: Spool, path: Path) -> str:

@@ -27,6 +27,7 @@ from gateway.spool import Spool
 from gateway.typed import Secret
 from tests.gateway.imaging.objects import TEST_FILES, ct, parcel, written
 from tests.gateway.senders.dicomweb_server import Archive, serving
+from tests.gateway.spooling import keep_object
 
 DESTINATION = StowDestination(name="cloud", url="http://127.0.0.1:1/dicom-web", connect_timeout_s=3)
 
@@ -43,9 +44,7 @@ def keep(spool: Spool, path: Path) -> str:
     prefix = part10_prefix(
         sop_class_uid=meta.sop_class_uid, sop_instance_uid=meta.sop_instance_uid, transfer_syntax=meta.transfer_syntax
     )
-    with spool.new_incoming() as file:
-        file.write(prefix + path.read_bytes()[meta.dataset_offset :])
-    return spool.keep(Path(file.name), meta.sop_instance_uid, len(prefix)).name
+    return keep_object(spool, prefix + path.read_bytes()[meta.dataset_offset :], len(prefix)).name
 
 
 def keep_small(spool: Spool, number: int) -> str:
