@@ -14,7 +14,7 @@ from gateway.config import Destination, DicomDestination, DicomPeer, DicomSource
 from gateway.errors import ContentError
 from gateway.imaging.retrieving import Outlet
 from gateway.imaging.service import Held, Request
-from gateway.net.requestor import MEDIUM_PRIORITY, Peer, RequestedAssociation, Wanted, open_association
+from gateway.net.requestor import MEDIUM_PRIORITY, Outgoing, Peer, RequestedAssociation, Wanted, open_association
 from gateway.net.tls import client_context
 from gateway.protocols.negotiation import CONTEXTS_MAX
 
@@ -97,12 +97,14 @@ class _Outlet:
         if held.transfer_syntax not in self.association.accepts(held.sop_class_uid):
             raise ContentError("the peer does not take it in the syntax in which it lies")
         answer = await self.association.store(
-            held.path,
-            held.dataset_offset,
-            held.path.stat().st_size - held.dataset_offset,
-            held.sop_class_uid,
-            held.sop_instance_uid,
-            held.transfer_syntax,
+            Outgoing(
+                path=held.path,
+                dataset_offset=held.dataset_offset,
+                size=held.path.stat().st_size - held.dataset_offset,
+                sop_class_uid=held.sop_class_uid,
+                sop_instance_uid=held.sop_instance_uid,
+                transfer_syntax=held.transfer_syntax,
+            ),
             priority=MEDIUM_PRIORITY,
             move_originator=self.originator,
         )

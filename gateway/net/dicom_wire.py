@@ -2,9 +2,11 @@
 
 Bytes go from the socket into the buffers that the upper layer names. What goes out plain is written to the socket
 itself, by the loop where it fits at once and by the association's one thread where it does not, so that neither a slow
-peer nor a slow disk stops the loop; over TLS the transport encrypts. Every write that makes no progress for `stall_s`
-fails. TCP_QUICKACK is armed again at each read: the kernel forgets it, and a peer that writes header and payload apart
-would wait 40 ms for us.
+peer nor a slow disk stops the loop; over TLS the transport encrypts. While a response is awaited, the file that goes
+next is opened and its beginning read (`look_ahead`), so that it goes out at once. Every write that makes no progress
+for `stall_s` fails. TCP_QUICKACK is armed before anything is awaited and again at each read that brings only a part:
+the kernel forgets it, and a peer that writes header and payload apart would wait 40 ms for us. What we write at once
+acknowledges by itself.
 """
 
 import asyncio
@@ -13,8 +15,9 @@ import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -22,7 +25,8 @@ from gateway.errors import LinkError
 from gateway.net.keepalive import keep_alive
 from gateway.protocols.pdu import LAST, p_data_head
 
-CHUNK_BYTES = 256 << 10  # of a file, in memory at a time
+CHUNK_BYTES = 640 << 10  # of a file, in memory at a time: a CT image whole
+HEADS_BYTES = len(p_data_head(0, 0, 0))
 PARTS_MAX = 512  # buffers in one call; Linux takes 1024
 LIMIT_BYTES = 1 << 20  # of what a TLS transport holds before it makes us wait
 
@@ -32,13 +36,44 @@ _T = TypeVar("_T")
 QUICKLY = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class FileOut:
+    """A data set to send: `size` bytes of a file from `offset` on, in fragments of so many bytes."""
+
+    path: Path
+    offset: int
+    size: int
+    context_id: int
+    fragment: int
+
+
+class _Begun:
+    """A file that is open, with its first buffers read; `complete` when there are no more."""
+
+    def __init__(self, file: FileOut, chunk: bytearray) -> None:
+        self._number = open_at(file.path, file.offset)
+        try:
+            self.parts = file_parts(self._number, file.size, file.context_id, file.fragment, chunk)
+            self.first = next(self.parts)
+            self.complete = sum(map(len, self.first)) == _sent_bytes(file)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        os.close(self._number)
+
+
 class Wire(asyncio.BufferedProtocol):
-    """One connection; `buffers`, `received` and `lost` are the association's, on the loop."""
+    """One connection; `buffer`, `received` and `lost` are the association's, on the loop.
+
+    `received` tells whether more is awaited before we write again.
+    """
 
     def __init__(
         self,
         buffer: Callable[[], memoryview],
-        received: Callable[[int], None],
+        received: Callable[[int], bool],
         lost: Callable[[str], None],
         *,
         stall_s: float,
@@ -56,6 +91,7 @@ class Wire(asyncio.BufferedProtocol):
         self._writing = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._chunk: bytearray | None = None
+        self._ahead: tuple[FileOut, Future[_Begun]] | None = None
         self.pace: Callable[[int], float] | None = None  # told of so many bytes of a file, says how long to wait
 
     async def connect(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str | None) -> None:
@@ -79,26 +115,30 @@ class Wire(asyncio.BufferedProtocol):
         """Write all of it. Raises LinkError when the peer has gone or takes nothing for `stall_s`."""
         async with self._writing:
             await self._write(parts)
+        self._acknowledge_quickly()
 
-    async def write_file(
-        self, head: list[bytes], path: Path, offset: int, size: int, context_id: int, fragment: int
-    ) -> None:
-        """Write PDUs, then `size` bytes of a file from `offset` on as fragments of a data set.
+    async def write_file(self, head: list[bytes], file: FileOut) -> None:
+        """Write PDUs, then a data set out of a file.
 
         One of odd length gets the NUL behind it that it must have (PS3.5, 7.1.1, A.5). Raises OSError before anything
         is written when the file cannot be opened, LinkError as `write` and when the file cannot be read to its end.
         """
         async with self._writing:
+            ahead = self._take_ahead(file)
             if self._is_tls:
-                number = await self._in_thread(open_at, path, offset)
-                try:
-                    await self._encrypt_file(
-                        file_parts(head, number, size, context_id, fragment, self._room_for_file())
-                    )
-                finally:
-                    os.close(number)
+                await self._encrypt_file(head, await self._begun(self._executor.submit(self._begin_file, file)))
+            elif ahead is None:
+                await self._in_thread(self._send_file, head, file)
             else:
-                await self._in_thread(self._send_file, head, path, offset, size, context_id, fragment)
+                await self._send_begun(head, ahead.result() if ahead.done() else await self._begun(ahead))
+        self._acknowledge_quickly()
+
+    def look_ahead(self, file: FileOut) -> None:
+        """Open what will be written next and read its beginning, in the thread; what was written before is sent."""
+        if not self._is_tls and self.pace is None:
+            self._drop_ahead()
+            with suppress(RuntimeError):  # closed
+                self._ahead = file, self._executor.submit(self._begin_file, file)
 
     def pause(self, paused: bool) -> None:
         """Read nothing more for now, or go on."""
@@ -114,6 +154,7 @@ class Wire(asyncio.BufferedProtocol):
             self._transport.close()
         if not self._is_tls:
             self.cut()
+        self._drop_ahead()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
     def cut(self) -> None:
@@ -137,10 +178,8 @@ class Wire(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Pass on that bytes came."""
-        if self._socket is not None:
-            with suppress(OSError):
-                self._socket.setsockopt(*QUICKLY)
-        self._received(nbytes)
+        if self._received(nbytes):
+            self._acknowledge_quickly()
 
     def pause_writing(self) -> None:
         """Let writers wait."""
@@ -157,6 +196,11 @@ class Wire(asyncio.BufferedProtocol):
         self._lost(reason or "the peer closed the connection")
 
     # --- writing ---
+
+    def _acknowledge_quickly(self) -> None:
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.setsockopt(*QUICKLY)
 
     async def _write(self, parts: list[bytes]) -> None:
         if self._socket is None or self._transport is None or self._transport.is_closing():
@@ -179,15 +223,38 @@ class Wire(asyncio.BufferedProtocol):
         if sent < len(data):
             await self._in_thread(self._send_all, [memoryview(data)[sent:]])
 
-    async def _encrypt_file(self, parts: Iterator[list[memoryview]]) -> None:
-        while (some := await self._in_thread(_next, parts)) is not None:
-            await self._write([bytes(part) for part in some])
-            if self.pace is not None:
-                await asyncio.sleep(self.pace(sum(map(len, some))))
+    async def _encrypt_file(self, head: list[bytes], begun: _Begun) -> None:
+        try:
+            some: list[memoryview] | None = [*_views(head), *begun.first]
+            while some is not None:
+                await self._write([bytes(part) for part in some])
+                if self.pace is not None:
+                    await asyncio.sleep(self.pace(sum(map(len, some))))
+                some = await self._in_thread(_next, begun.parts)
+        finally:
+            begun.close()
+
+    async def _send_begun(self, head: list[bytes], begun: _Begun) -> None:
+        """Send what goes at once, and the rest in the thread."""
+        try:
+            left = self._send_some([*_views(head), *begun.first])
+            if left or not begun.complete:
+                await self._in_thread(self._send_rest, left, begun.parts)
+        finally:
+            begun.close()
+
+    async def _begun(self, beginning: Future[_Begun]) -> _Begun:
+        try:
+            return await self._awaited(asyncio.wrap_future(beginning))
+        except asyncio.CancelledError:
+            beginning.add_done_callback(_close_begun)
+            raise
 
     async def _in_thread(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run in the thread; when cancelled, cut the connection first so that the thread ends soon."""
-        running = asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments)
+        return await self._awaited(asyncio.get_running_loop().run_in_executor(self._executor, work, *arguments))
+
+    async def _awaited(self, running: asyncio.Future[_T]) -> _T:
         try:
             return await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -197,19 +264,39 @@ class Wire(asyncio.BufferedProtocol):
                 running.exception()
             raise
 
-    def _send_file(self, head: list[bytes], path: Path, offset: int, size: int, context_id: int, fragment: int) -> None:
-        number = open_at(path, offset)
+    def _send_file(self, head: list[bytes], file: FileOut) -> None:
+        begun = self._begin_file(file)
         try:
-            for parts in file_parts(head, number, size, context_id, fragment, self._room_for_file()):
-                self._send_all(parts)
-                if self.pace is not None:
-                    self._rest(self.pace(sum(map(len, parts))))
+            self._send_rest([*_views(head), *begun.first], begun.parts)
         finally:
-            os.close(number)
+            begun.close()
 
-    def _room_for_file(self) -> bytearray:
+    def _send_rest(self, parts: list[memoryview], more: Iterator[list[memoryview]]) -> None:
+        while True:
+            self._send_all(parts)
+            if self.pace is not None:
+                self._rest(self.pace(sum(map(len, parts))))
+            following = next(more, None)
+            if following is None:
+                return
+            parts = following
+
+    def _begin_file(self, file: FileOut) -> _Begun:
         self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
-        return self._chunk
+        return _Begun(file, self._chunk)
+
+    def _take_ahead(self, file: FileOut) -> Future[_Begun] | None:
+        """Return what was begun of this file, if it was the one looked ahead to."""
+        if self._ahead is None or self._ahead[0] != file:
+            self._drop_ahead()
+            return None
+        (_, begun), self._ahead = self._ahead, None
+        return begun
+
+    def _drop_ahead(self) -> None:
+        if self._ahead is not None:
+            (_, begun), self._ahead = self._ahead, None
+            begun.add_done_callback(_close_begun)
 
     def _rest(self, seconds: float) -> None:
         """Wait in the thread; an end of the connection ends it."""
@@ -218,6 +305,17 @@ class Wire(asyncio.BufferedProtocol):
             with suppress(ValueError):
                 poll.register(self._socket, 0)
                 poll.poll(seconds * 1000)
+
+    def _send_some(self, parts: list[memoryview]) -> list[memoryview]:
+        """Send what the socket takes now; return what is left. Raises LinkError."""
+        if self._socket is None or self._transport is None or self._transport.is_closing():
+            raise LinkError("not connected")
+        try:
+            return _behind(parts, self._socket.sendmsg(parts))
+        except BlockingIOError:
+            return parts
+        except OSError as error:
+            raise LinkError(f"sending: {error.strerror or error}") from error
 
     def _send_all(self, parts: list[memoryview]) -> None:
         """Send everything, waiting for the peer where it must; in the thread. Raises LinkError."""
@@ -239,20 +337,18 @@ class Wire(asyncio.BufferedProtocol):
             raise LinkError("the connection is closed") from error
 
 
-def file_parts(
-    head: list[bytes], number: int, size: int, context_id: int, fragment: int, chunk: bytearray
-) -> Iterator[list[memoryview]]:
-    """Yield buffers with PDU heads and the file between them; each list is sent before the next is made.
+def file_parts(number: int, size: int, context_id: int, fragment: int, chunk: bytearray) -> Iterator[list[memoryview]]:
+    """Yield buffers with PDU heads and the file between them, at least once; each is sent before the next is made.
 
     `chunk` is memory to read into, of CHUNK_BYTES and a pad byte. Raises LinkError when the file cannot be read.
     """
     view = memoryview(chunk)
-    parts = [memoryview(part) for part in head]
+    parts: list[memoryview] = []
     padded = size + size % 2
     in_pdu = 0  # bytes still to come in the PDU that has begun
     done = 0
     if size == 0:
-        yield [*parts, memoryview(p_data_head(context_id, LAST, 0))]
+        yield [memoryview(p_data_head(context_id, LAST, 0))]
     while done < padded:
         count = _read(number, view[: min(CHUNK_BYTES, size - done)])
         if done + count == size and size % 2:
@@ -294,6 +390,21 @@ def _read(number: int, into: memoryview) -> int:
     if count == 0:
         raise LinkError(f"the file ends {len(into)} bytes early, or more")
     return count
+
+
+def _views(parts: list[bytes]) -> list[memoryview]:
+    return [memoryview(part) for part in parts]
+
+
+def _sent_bytes(file: FileOut) -> int:
+    """Return how long a file is on the wire, heads and pad byte included."""
+    padded = file.size + file.size % 2
+    return padded + HEADS_BYTES * max(1, -(-padded // file.fragment))
+
+
+def _close_begun(begun: Future[_Begun]) -> None:
+    if not begun.cancelled() and begun.exception() is None:
+        begun.result().close()
 
 
 def _next(parts: Iterator[list[memoryview]]) -> list[memoryview] | None:

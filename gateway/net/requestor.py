@@ -21,7 +21,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError, LinkError, TemporaryError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
 from gateway.net.dicom_peer import Answer, Asked, NoContextError, Peer, PeerAbortError, Reply, Wanted
-from gateway.net.dicom_wire import Wire
+from gateway.net.dicom_wire import FileOut, Wire
 from gateway.protocols.dimse import Command, Field, encode_command, response_to
 from gateway.protocols.negotiation import CONTEXTS_MAX, Acceptance, Proposal, ProposedContext, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, Sink, encode_fragments, fragment_bytes
@@ -43,6 +43,7 @@ __all__ = [
     "Answer",
     "Asked",
     "NoContextError",
+    "Outgoing",
     "Peer",
     "PeerAbortError",
     "Reply",
@@ -64,18 +65,24 @@ Serve = Callable[[Asked], Awaitable[Reply]]
 ChooseSink = Callable[[Context, Command], Sink]
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A file whose data set, `size` bytes from `dataset_offset` on, goes out as it lies."""
+
     path: Path
-    offset: int
+    dataset_offset: int
     size: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
 
 
 @dataclass(slots=True)
 class _Operation:
-    """What is outstanding, and what came in answer."""
+    """What is outstanding, and what came in answer; `last` when that was all."""
 
     message_id: int
+    last: bool = False
     came: deque[Message] = field(default_factory=deque)
     waiter: asyncio.Future[None] | None = None
 
@@ -160,35 +167,45 @@ class RequestedAssociation:
 
     async def store(
         self,
-        path: Path,
-        dataset_offset: int,
-        size: int,
-        sop_class_uid: str,
-        sop_instance_uid: str,
-        transfer_syntax: str,
+        out: Outgoing,
         *,
         priority: int = LOW_PRIORITY,
         move_originator: tuple[str, int] | None = None,
+        ahead: Outgoing | None = None,
     ) -> Answer:
-        """Send `size` bytes of a file from `dataset_offset` on as the data set of a C-STORE, byte for byte.
+        """Send the data set of a file as that of a C-STORE, byte for byte.
 
-        `move_originator` is AE title and message id of the C-MOVE that caused it. Raises NoContextError when that SOP
+        `move_originator` is AE title and message id of the C-MOVE that caused it; `ahead` is what is likely to be
+        stored next: its beginning is read while the response is awaited. Raises NoContextError when that SOP
         Class was not accepted in that transfer syntax, FileNotFoundError and other OSErrors before anything was sent
         when the file cannot be opened, LinkError, after which all is over; PeerAbortError where the peer ended it by
         A-ABORT.
         """
-        context_id = self._context_id(sop_class_uid, transfer_syntax)
+        file = self._file(out)
         originator, originator_id = move_originator or ("", None)
         command = Command(
             field=Field.C_STORE,
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
+            sop_class_uid=out.sop_class_uid,
+            sop_instance_uid=out.sop_instance_uid,
             has_data=True,
             priority=priority,
             move_originator_ae_title=originator,
             move_originator_message_id=originator_id,
         )
-        return await self._ask(context_id, command, file=_File(path, dataset_offset, size))
+        async with self._one:
+            operation = await self._begin(file.context_id, command, file=file)
+            try:
+                with suppress(NoContextError):
+                    if ahead is not None:
+                        self._wire.look_ahead(self._file(ahead))
+                return self._answer(await self._response(operation))
+            finally:
+                self._operation = None
+
+    def _file(self, out: Outgoing) -> FileOut:
+        context_id = self._context_id(out.sop_class_uid, out.transfer_syntax)
+        fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
+        return FileOut(out.path, out.dataset_offset, out.size, context_id, fragment)
 
     async def find(
         self, sop_class_uid: str, identifier: bytes, *, priority: int = MEDIUM_PRIORITY
@@ -314,17 +331,17 @@ class RequestedAssociation:
             + (f" in {transfer_syntax}" if transfer_syntax else "")
         )
 
-    async def _ask(self, context_id: int, command: Command, data: bytes = b"", *, file: _File | None = None) -> Answer:
+    async def _ask(self, context_id: int, command: Command, data: bytes = b"") -> Answer:
         """Do one operation that has one response."""
         async with self._one:
-            operation = await self._begin(context_id, command, data, file=file)
+            operation = await self._begin(context_id, command, data)
             try:
                 return self._answer(await self._response(operation))
             finally:
                 self._operation = None
 
     async def _begin(
-        self, context_id: int, command: Command, data: bytes = b"", *, file: _File | None = None
+        self, context_id: int, command: Command, data: bytes = b"", *, file: FileOut | None = None
     ) -> _Operation:
         if not self.is_open:
             raise self._end_error()
@@ -336,9 +353,8 @@ class RequestedAssociation:
                 self._layer.send(context_id, command, data)
                 await self._flush()
             else:
-                fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
-                head = list(encode_fragments(context_id, encode_command(command), COMMAND, fragment))
-                await self._wire.write_file(head, file.path, file.offset, file.size, context_id, fragment)
+                head = list(encode_fragments(context_id, encode_command(command), COMMAND, file.fragment))
+                await self._wire.write_file(head, file)
         except OSError:  # the file: nothing was sent
             self._operation = None
             raise
@@ -411,10 +427,12 @@ class RequestedAssociation:
 
     # --- what comes, on the loop ---
 
-    def _received(self, count: int) -> None:
+    def _received(self, count: int) -> bool:
+        """Take bytes; return whether more is awaited before something is written."""
         self._layer.received(count, self._clock.monotonic())
         self._happened()
         self._write_soon()
+        return self._operation is None or not self._operation.last
 
     def _lost(self, words: str) -> None:
         self._layer.closed(words)
@@ -453,6 +471,7 @@ class RequestedAssociation:
             self._begin_serving(message)
         elif self._operation is not None and command.responded_to == self._operation.message_id:
             self._operation.came.append(message)
+            self._operation.last = command.status not in PENDING
             self._operation.wake()
             if len(self._operation.came) == RESPONSES_MAX:
                 self._wire.pause(True)

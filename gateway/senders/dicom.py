@@ -19,6 +19,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import zip_longest
 
 from gateway.clock import Clock
 from gateway.config import DicomDestination
@@ -31,6 +32,7 @@ from gateway.net.requestor import (
     VERIFICATION,
     Answer,
     NoContextError,
+    Outgoing,
     Peer,
     PeerAbortError,
     RequestedAssociation,
@@ -162,8 +164,8 @@ class DicomSender:
                 yield _no_context(instance)
             return
         try:
-            for instance in instances:
-                receipt = batch.judge(await self._send_one(association, instance))
+            for instance, following in zip_longest(instances, instances[1:]):
+                receipt = batch.judge(await self._send_one(association, instance, following))
                 if receipt is not None:
                     yield receipt
                 if batch.is_over:
@@ -175,7 +177,9 @@ class DicomSender:
             self._association = None
             await association.release()
 
-    async def _send_one(self, association: RequestedAssociation, instance: Instance) -> Receipt:
+    async def _send_one(
+        self, association: RequestedAssociation, instance: Instance, following: Instance | None
+    ) -> Receipt:
         taken = association.accepts(instance.sop_class_uid)
         converts = self._converts(instance)
         syntax = next((each for each in (instance.transfer_syntax, *converts) if each in taken), None)
@@ -185,7 +189,8 @@ class DicomSender:
             async with prepared(
                 instance, self._preparer, None if syntax == instance.transfer_syntax else syntax
             ) as out:
-                return self._receipt(out, await _store(association, out))
+                ahead = None if following is None or self._is_changed(following) else _outgoing(following)
+                return self._receipt(out, await _store(association, out, ahead))
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
             return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
         except LinkError as error:
@@ -195,6 +200,9 @@ class DicomSender:
             raise
         except (ContentError, StoreError, OSError) as error:
             return unmade(instance, error)
+
+    def _is_changed(self, instance: Instance) -> bool:
+        return self._preparer is not None and self._preparer.changes(instance.parcel.delivery.destination)
 
     def _is_suspect(self, instance: Instance) -> bool:
         return self._failures.get(instance.delivery_id, 0) >= SUSPECT_AFTER
@@ -277,19 +285,23 @@ def peer_of(settings: DicomDestination) -> Peer:
     )
 
 
-async def _store(association: RequestedAssociation, instance: Instance) -> Answer:
+async def _store(association: RequestedAssociation, instance: Instance, ahead: Outgoing | None) -> Answer:
+    priority = HIGH_PRIORITY if instance.parcel.delivery.priority else LOW_PRIORITY
     try:
-        return await association.store(
-            instance.path,
-            instance.dataset_offset,
-            instance.size,
-            instance.sop_class_uid,
-            instance.sop_instance_uid,
-            instance.transfer_syntax,
-            priority=HIGH_PRIORITY if instance.parcel.delivery.priority else LOW_PRIORITY,
-        )
+        return await association.store(_outgoing(instance), priority=priority, ahead=ahead)
     except OSError as error:
         raise LinkError(f"reading the spool while sending: {error.strerror}") from error
+
+
+def _outgoing(instance: Instance) -> Outgoing:
+    return Outgoing(
+        path=instance.path,
+        dataset_offset=instance.dataset_offset,
+        size=instance.size,
+        sop_class_uid=instance.sop_class_uid,
+        sop_instance_uid=instance.sop_instance_uid,
+        transfer_syntax=instance.transfer_syntax,
+    )
 
 
 def _by_contexts(instances: list[Instance], wanted: Callable[[Instance], list[Wanted]]) -> Iterator[list[Instance]]:

@@ -535,11 +535,12 @@ class AcceptedAssociation:
             self._flush()
             size = os.fstat(number).st_size - held.dataset_offset
             fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
-            head = list(encode_fragments(context_id, encode_command(command), COMMAND, fragment))
+            fragments = encode_fragments(context_id, encode_command(command), COMMAND, fragment)
+            head = (memoryview(part) for part in fragments)
             self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
-            for parts in file_parts(head, number, size, context_id, fragment, self._chunk):
+            for parts in file_parts(number, size, context_id, fragment, self._chunk):
                 self._sending = True
-                self._write(parts)
+                self._write([*head, *parts])
                 self._sending = True
             self._sending = False
         finally:

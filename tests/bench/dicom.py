@@ -13,6 +13,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 
 import uvloop
@@ -23,7 +24,7 @@ from world import agent, cpu_s, folder, free_port, process, rss_mb, wait_for_por
 
 from gateway.clock import SystemClock
 from gateway.formats.dicom import read_meta
-from gateway.net.requestor import Peer, Wanted, open_association
+from gateway.net.requestor import Outgoing, Peer, Wanted, open_association
 
 RUNS = 5
 LARGE = (200, 512)  # objects, and KB of each
@@ -252,14 +253,24 @@ def _requestor(files: list[Path], port: int) -> None:
 async def _store_all(files: list[Path], port: int) -> None:
     peer = Peer(host="127.0.0.1", port=port, ae_title="ANY", calling_ae_title="GATEWAY")
     association = await open_association(peer, [Wanted(CTImageStorage, (ExplicitVRLittleEndian,))], SystemClock())
-    for file in files:
-        meta = read_meta(file)
-        size = file.stat().st_size - meta.dataset_offset
-        answer = await association.store(
-            file, meta.dataset_offset, size, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax
-        )
+    out = [_outgoing(file) for file in files]
+    for file, following in zip_longest(out, out[1:]):
+        assert file is not None
+        answer = await association.store(file, ahead=following)
         assert answer.status == 0, f"status {answer.status:04X}"
     await association.release()
+
+
+def _outgoing(file: Path) -> Outgoing:
+    meta = read_meta(file)
+    return Outgoing(
+        path=file,
+        dataset_offset=meta.dataset_offset,
+        size=file.stat().st_size - meta.dataset_offset,
+        sop_class_uid=meta.sop_class_uid,
+        sop_instance_uid=meta.sop_instance_uid,
+        transfer_syntax=meta.transfer_syntax,
+    )
 
 
 MEASURES = {

@@ -29,9 +29,11 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gateway.clock import SystemClock
 from gateway.errors import LinkError, TemporaryError
 from gateway.formats.dicom import read_meta
+from gateway.net.dicom_wire import CHUNK_BYTES
 from gateway.net.requestor import (
     Asked,
     NoContextError,
+    Outgoing,
     Peer,
     PeerAbortError,
     Reply,
@@ -116,9 +118,34 @@ async def _open(peer: Peer, *contexts: Wanted, **options: Any) -> RequestedAssoc
 def _send_ct(association: RequestedAssociation, path: Path = CT, **options: Any) -> Any:
     meta = read_meta(path)
     size = path.stat().st_size - meta.dataset_offset
-    return association.store(
-        path, meta.dataset_offset, size, meta.sop_class_uid, meta.sop_instance_uid, meta.transfer_syntax, **options
+    out = Outgoing(
+        path=path,
+        dataset_offset=meta.dataset_offset,
+        size=size,
+        sop_class_uid=meta.sop_class_uid,
+        sop_instance_uid=meta.sop_instance_uid,
+        transfer_syntax=meta.transfer_syntax,
     )
+    return association.store(out, **options)
+
+
+def _out(path: Path, offset: int, size: int, uid: str = "1.2.3") -> Outgoing:
+    return Outgoing(
+        path=path,
+        dataset_offset=offset,
+        size=size,
+        sop_class_uid=CT_CLASS,
+        sop_instance_uid=uid,
+        transfer_syntax=EXPLICIT,
+    )
+
+
+def _until_closed(folder: Path) -> None:
+    """Wait until this process has no file of a folder open."""
+    until = time.monotonic() + WAIT_S
+    while any(number.resolve().is_relative_to(folder) for number in Path("/proc/self/fd").iterdir()):
+        assert time.monotonic() < until, "a file stays open"
+        time.sleep(0.01)
 
 
 # --- what well-behaved peers do ---
@@ -168,7 +195,7 @@ async def test_every_size_arrives_whole_and_even(size: int, tmp_path: Path) -> N
     path.write_bytes(b"head" + os.urandom(size))
     with scp([CTImageStorage], [(evt.EVT_C_STORE, keep)]) as peer:
         association = await _open(peer)
-        await association.store(path, 4, size, CT_CLASS, "1.2.3", EXPLICIT)
+        await association.store(_out(path, 4, size))
         await association.abort()
 
     assert came == [path.read_bytes()[4:] + b"\0" * (size % 2)]
@@ -331,9 +358,41 @@ async def test_a_thousand_operations_never_lose_an_answer(tmp_path: Path) -> Non
     with scp([CTImageStorage, Verification], [(evt.EVT_C_STORE, lambda _: 0)]) as peer:
         association = await _open(peer)
         for number in range(150):
-            assert (await association.store(path, 0, 500, CT_CLASS, f"1.2.{number}", EXPLICIT)).status == 0
+            assert (await association.store(_out(path, 0, 500, f"1.2.{number}"))).status == 0
             assert (await association.echo()).status == 0
         await association.release()
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_what_was_looked_ahead_to_is_sent_whole_and_what_was_not_too(
+    tls: bool, contexts: tuple[ssl.SSLContext, ssl.SSLContext], tmp_path: Path
+) -> None:
+    came: list[bytes] = []
+
+    def keep(event: Any) -> int:
+        came.append(event.request.DataSet.getvalue())
+        return 0
+
+    sizes = (0, 1, 700_001, 5000, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES)
+    files = []
+    for number, size in enumerate(sizes):
+        path = tmp_path / f"{number}"
+        path.write_bytes(b"head" + os.urandom(size))
+        files.append(_out(path, 4, size, f"1.2.{number}"))
+    with scp([CTImageStorage], [(evt.EVT_C_STORE, keep)], ssl_context=contexts[0] if tls else None) as peer:
+        association = await _open(replace(peer, tls=contexts[1]) if tls else peer, STORE)
+        gone = _out(tmp_path / "gone", 0, 10)
+        for file, ahead in zip(files, [*files[1:4], files[0], gone, files[6], files[5]], strict=True):
+            assert (await association.store(file, ahead=ahead)).status == 0
+        await association.store(files[1], ahead=gone)
+        with pytest.raises(FileNotFoundError):
+            await association.store(gone)
+        assert (await association.store(files[1], ahead=files[2])).status == 0
+        await association.release()
+
+    sent = [file.path.read_bytes()[4:] for file in files]
+    assert came == [each + b"\0" * (len(each) % 2) for each in [*sent, sent[1], sent[1]]]
+    await asyncio.to_thread(_until_closed, tmp_path)
 
 
 async def test_a_context_that_was_not_taken_is_refused_before_anything_is_sent() -> None:
@@ -353,7 +412,7 @@ async def test_a_missing_file_leaves_the_association_sound(tmp_path: Path) -> No
     with scp([CTImageStorage, Verification]) as peer:
         association = await _open(peer)
         with pytest.raises(FileNotFoundError):
-            await association.store(tmp_path / "gone", 0, 10, CT_CLASS, "1.2.3", EXPLICIT)
+            await association.store(_out(tmp_path / "gone", 0, 10))
         assert (await association.echo()).status == 0
         await association.release()
 
@@ -364,7 +423,7 @@ async def test_a_file_that_ends_early_ends_the_association(tmp_path: Path) -> No
     with scp([CTImageStorage]) as peer:
         association = await _open(peer)
         with pytest.raises(LinkError):
-            await association.store(path, 0, 10, CT_CLASS, "1.2.3", EXPLICIT)
+            await association.store(_out(path, 0, 10))
         assert not association.is_open
         await association.abort()
 
@@ -446,7 +505,7 @@ async def test_a_peer_that_stops_reading_is_given_up(tmp_path: Path) -> None:
         association = await _open(peer, STORE)
         began = time.monotonic()
         with pytest.raises(LinkError, match="took nothing"):
-            await association.store(path, 0, 64 << 20, CT_CLASS, "1.2.3", EXPLICIT)
+            await association.store(_out(path, 0, 64 << 20))
         await association.abort()
         done.set()
 
@@ -544,7 +603,7 @@ async def test_a_file_goes_over_tls(contexts: tuple[ssl.SSLContext, ssl.SSLConte
     path.write_bytes(os.urandom(1_500_001))
     with scp([CTImageStorage, Verification], [(evt.EVT_C_STORE, keep)], ssl_context=contexts[0]) as peer:
         association = await _open(replace(peer, tls=contexts[1]))
-        assert (await association.store(path, 0, 1_500_001, CT_CLASS, "1.2.3", EXPLICIT)).status == 0
+        assert (await association.store(_out(path, 0, 1_500_001))).status == 0
         assert (await association.echo()).status == 0
         await association.release()
 
