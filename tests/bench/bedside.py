@@ -6,6 +6,7 @@ Session of each driver reads those bytes: what it reads must lie in the store, d
 from before the write of the piece that completed a Reading to the agent's note of the PUBACK for all it became.
 """
 
+import json
 import os
 import sqlite3
 import statistics
@@ -16,7 +17,7 @@ import tomllib
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -123,18 +124,19 @@ def limit() -> list[Figure]:
     return [figure("bedside-limit", "monitors", [float(good)], note=note)]
 
 
-def play(monitors: int, seconds: float) -> Ward:
-    """Run the whole ward once."""
+def play(monitors: int, seconds: float, *, more: str = "", beside: AbstractContextManager[Any] | None = None) -> Ward:
+    """Run the whole ward once, with `more` stanzas, and `beside` it something else while it is judged."""
     with folder() as place, ExitStack() as stack:
         broker = stack.enter_context(_broker(place))
         ended = ExitStack()
         stack.enter_context(ended)
         beds = [bed for kind in KINDS for bed in _beds(kind, monitors, place, ended)]
-        child = stack.enter_context(agent(place, _stanzas(beds, broker)))
+        child = stack.enter_context(agent(place, _stanzas(beds, broker) + more))
         time.sleep(GREETING_S + monitors / 50)
-        since, used = time.time(), cpu_s(child.pid)
-        time.sleep(seconds)
-        until, cores = time.time(), (cpu_s(child.pid) - used) / seconds
+        with beside or nullcontext():
+            since, used = time.time(), cpu_s(child.pid)
+            time.sleep(seconds)
+            until, cores = time.time(), (cpu_s(child.pid) - used) / seconds
         time.sleep(AFTER_S)
         memory = _most_memory_mb(child.pid)
         stop(child)  # before the monitors: an agent that has lost its Devices has other things to do
@@ -184,7 +186,7 @@ def _stanzas(beds: list[Bed], broker: int) -> str:
         for number, bed in enumerate(beds)
     ]
     destination = f'[[destination]]\nname = "broker"\ntype = "mqtt"\nurl = "mqtt://127.0.0.1:{broker}"\n'
-    route = '[[route]]\nfrom = ["*"]\nto = ["broker"]\n'
+    route = f'[[route]]\nfrom = {json.dumps([bed.source for bed in beds])}\nto = ["broker"]\n'
     return "".join(sources) + destination + route
 
 
@@ -273,7 +275,8 @@ def _kept(data: Path) -> dict[str, dict[str, list[_Kept]]]:
         "SELECT s.name, m.digest, m.raw, m.received_at,"
         " (SELECT min(a.at) FROM delivery d JOIN attempt a ON a.delivery = d.id"
         " WHERE d.message = m.id AND d.state = 1 AND a.verdict = 'delivered')"
-        " FROM message m JOIN endpoint s ON s.id = m.source WHERE m.quarantined IS NULL ORDER BY m.id"
+        " FROM message m JOIN endpoint s ON s.id = m.source WHERE m.quarantined IS NULL AND m.raw IS NOT NULL"
+        " ORDER BY m.id"
     )
     kept: dict[str, dict[str, list[_Kept]]] = defaultdict(lambda: defaultdict(list))
     for source, digest, raw, received_at, delivered_at in rows:

@@ -42,7 +42,7 @@ def intake(name: str, shape: tuple[int, int], associations: int = 1, *, nodelay:
     """Objects a second through the gateway and through storescp, in turn."""
     tell(f"{name}: {shape[0]} x {shape[1]} KB, {associations} association(s)")
     with folder() as place:
-        files = _objects(place / "objects", *shape)
+        files = make_objects(place / "objects", *shape)
         ours, theirs, limits = in_turn(
             RUNS,
             lambda: _through(_gateway, files, associations, nodelay),
@@ -56,7 +56,7 @@ def against_orthanc() -> Figure:
     """Objects a second through the gateway and through Orthanc, in turn."""
     tell("dicom-intake-orthanc")
     with folder() as place:
-        files = _objects(place / "objects", *LARGE)
+        files = make_objects(place / "objects", *LARGE)
         ours, theirs = in_turn(
             RUNS, lambda: _through(_gateway, files, 1, True), lambda: _through(_orthanc, files, 1, True)
         )
@@ -137,7 +137,7 @@ def _bare(files: list[Path]) -> float:
         return len(files) / elapsed
 
 
-def _objects(place: Path, count: int, kilobytes: int) -> list[Path]:
+def make_objects(place: Path, count: int, kilobytes: int) -> list[Path]:
     """Write synthetic CT images of one series."""
     place.mkdir()
     side = int((kilobytes * 512) ** 0.5)
@@ -153,6 +153,7 @@ def _objects(place: Path, count: int, kilobytes: int) -> list[Path]:
         image.SOPClassUID, image.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
         image.PatientName, image.PatientID, image.Modality = "ZZTEST^BENCH", "ZZ1", "CT"
         image.StudyInstanceUID, image.SeriesInstanceUID, image.InstanceNumber = study, series, number + 1
+        image.StudyID, image.SeriesNumber = "1", 1
         image.Rows = image.Columns = side
         image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 16, 12, 11, 0
         image.SamplesPerPixel, image.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -166,7 +167,7 @@ def cpu_per_mb() -> Figure:
     """Processor milliseconds a megabyte received, ours and storescp's."""
     tell("dicom-cpu-per-mb")
     with folder() as place:
-        files = _objects(place / "objects", *LARGE)
+        files = make_objects(place / "objects", *LARGE)
         megabytes = sum(file.stat().st_size for file in files) / 1e6
         ours, theirs = in_turn(
             RUNS,
@@ -203,7 +204,7 @@ def two_gigabytes() -> Figure:
     """Megabytes by which the receiver's memory grows at most while one object of 2 GB comes in."""
     tell("dicom-2gb-memory")
     with folder() as place, contextmanager(_gateway_process)(place) as (port, title, pid):
-        (small,) = _objects(place / "objects", 1, 512)
+        (small,) = make_objects(place / "objects", 1, 512)
         large = _grown(small, place / "large.dcm", HUGE_BYTES)
         _send([small], 1, port, title, nodelay=True)
         before = highest = rss_mb(pid)
@@ -229,7 +230,7 @@ def forward() -> Figure:
     """Objects a second from our requestor to storescp, and from storescu."""
     tell("dicom-forward")
     with folder() as place:
-        files = _objects(place / "objects", *LARGE)
+        files = make_objects(place / "objects", *LARGE)
         ours, theirs = in_turn(RUNS, lambda: _forwarded(files, _requestor), lambda: _forwarded(files, _storescu))
     return figure("dicom-forward", "inst/s", ours, peer="storescu", peers=theirs)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 import bedside
 import dicom
 import mllp
+import storm
 from measuring import Figure, show
 
-GROUPS = {"mllp": mllp.MEASURES, "dicom": dicom.MEASURES, "bedside": bedside.MEASURES}
+GROUPS = {"mllp": mllp.MEASURES, "dicom": dicom.MEASURES, "bedside": bedside.MEASURES, "storm": storm.MEASURES}
 
 
 def main() -> None:
