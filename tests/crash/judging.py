@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gateway.formats.dicom import read_meta
 from gateway.model import Kind
 from gateway.spool import Spool
 from gateway.store.connection import open_reader
@@ -123,13 +124,18 @@ def _judge_committed(world: World, committed: set[str], acknowledged: dict[str, 
     connection.close()
     for uid in committed:
         found = held.get(uid, [])
-        whole = [digest.hex() for name, digest in found if spool.verify(name, digest) is None]
+        whole = [_sha256(spool.path_of(name)) for name, digest in found if spool.verify(name, digest) is None]
         if not whole:
             verdict.lost += 1
             verdict.note(f"instance {uid} was committed to and is not there")
         elif len(found) > 1 or whole != [acknowledged.get(uid, whole[0])]:
             verdict.changed += 1
             verdict.note(f"instance {uid} was committed to and is another one")
+
+
+def _sha256(path: Path) -> str:
+    """Return that of a file's data set."""
+    return hashlib.sha256(path.read_bytes()[read_meta(path).dataset_offset :]).hexdigest()
 
 
 def _uids(value: object) -> list[str]:
