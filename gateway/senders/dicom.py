@@ -57,7 +57,8 @@ from gateway.senders.instances import (
 )
 
 PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
-BATCH_MAX = 64
+BATCH_MAX = 256
+TURN_S = 2.0  # then the lane looks whether something urgent has come
 SUSPECT_AFTER = 5  # failures: a network that is bad for a while changes no order
 SUSPECTS_MAX = BATCH_MAX  # remembered; one that is forgotten is found again
 
@@ -87,6 +88,7 @@ class DicomSender:
         self._association: RequestedAssociation | None = None
         self._failures: dict[int, int] = {}  # by Delivery at which a connection failed
         self._peer_takes = False  # something of this batch was delivered
+        self._turn_ends = 0.0
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Bring the Parcels study by study; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
@@ -103,6 +105,7 @@ class DicomSender:
         for receipt in refusals:
             yield receipt
         self._peer_takes = False
+        self._turn_ends = self._clock.monotonic() + TURN_S
         ordered = sorted(in_study_order(instances), key=self._is_suspect)
         for group in _by_contexts(ordered, self._wanted):
             batch = _Batch()
@@ -170,6 +173,9 @@ class DicomSender:
                     yield receipt
                 if batch.is_over:
                     return
+                if self._clock.monotonic() >= self._turn_ends:
+                    batch.is_over = True
+                    break
             last = batch.held_back()
             if last is not None:
                 yield last

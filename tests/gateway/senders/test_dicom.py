@@ -21,14 +21,14 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import CTImageStorage, MRImageStorage, Verification
 
-from gateway.clock import SystemClock
+from gateway.clock import ManualClock, SystemClock
 from gateway.config import ClientTls, DicomDestination
 from gateway.errors import ContentError, GatewayError, LinkError, StoreError, TemporaryError
 from gateway.formats.dicom import part10_prefix, read_meta
 from gateway.imaging.body import open_body
 from gateway.model import Delivery, DeliveryState, Kind, Message, Parcel, Receipt, Verdict
 from gateway.pacing import Bandwidth
-from gateway.senders.dicom import DicomSender
+from gateway.senders.dicom import TURN_S, DicomSender
 from gateway.senders.instances import verdict_of
 from gateway.spool import Spool
 from tests.gateway.senders.library_peer import serving
@@ -777,6 +777,26 @@ async def test_a_batch_goes_study_by_study(destination: DicomDestination, spool:
 
     assert scp.uids == [f"1.2.{number}" for number in (0, 2, 5, 1, 4, 3)]
     assert [receipt.delivery_id for receipt in receipts] == [1, 3, 6, 2, 5, 4]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "verdicts"), [([0], [Verdict.DELIVERED] * 2), ([0, 0xA700], [Verdict.DELIVERED, Verdict.RETRY])]
+)
+async def test_a_turn_ends_after_a_while_so_that_what_is_urgent_gets_its_own(
+    statuses: list[int], verdicts: list[Verdict], destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    clock = ManualClock()
+    parcels = [_parcel(number, _keep_small(spool, number)) for number in range(1, 6)]
+    scp = Scp()
+    scp.statuses, scp.on_store = statuses, lambda: clock.advance(TURN_S / 2)
+    with _archive(scp, port):
+        sender = DicomSender(destination, spool, clock)
+        receipts = [receipt async for receipt in sender.send(parcels)]
+        scp.statuses = [0]
+        others = [receipt.delivery_id async for receipt in sender.send(parcels[2:])]
+
+    assert [receipt.verdict for receipt in receipts] == verdicts
+    assert others == [3, 4]
 
 
 async def test_bandwidth_is_shared_by_the_lanes(destination: DicomDestination, spool: Spool, storescp: Path) -> None:
