@@ -31,12 +31,14 @@ class RecordingSender:
         self.disliked: set[bytes] = set()  # bodies that are brought last and not taken, as the DICOM Sender does
         self.tried: list[Parcel] = []
         self.taken: list[bytes] = []
+        self.batches = 0
         self.closed = 0
         self.changed = asyncio.Condition()
         self.open_gate = asyncio.Event()
         self.open_gate.set()
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
+        self.batches += 1
         for parcel in sorted(parcels, key=lambda parcel: parcel.message.raw in self.disliked):
             await self.open_gate.wait()
             self.tried.append(parcel)

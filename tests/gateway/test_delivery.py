@@ -413,7 +413,7 @@ async def test_what_is_urgent_goes_before_what_waited_longer(world: World) -> No
     sender.open_gate.clear()
     await world.keep(*numbered(1, 6))
     world.lane(sender)
-    await world.turn()
+    await world.until(lambda: sender.batches == 1)
     await world.keep(b"stat 1", b"stat 2", urgent=True)
     sender.open_gate.set()
     await sender.wait(lambda: len(sender.taken) == 8)
