@@ -3,6 +3,7 @@
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from gateway.errors import LinkError
 from gateway.protocols.dimse import Command
@@ -48,6 +49,18 @@ class Wanted:
 
     sop_class_uid: str
     transfer_syntaxes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A file whose data set, `size` bytes from `dataset_offset` on, goes out as it lies."""
+
+    path: Path
+    dataset_offset: int
+    size: int
+    sop_class_uid: str
+    sop_instance_uid: str
+    transfer_syntax: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,58 +10,24 @@ acknowledges by itself.
 """
 
 import asyncio
-import os
 import select
 import socket
 import ssl
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar, cast
 
 from gateway.errors import LinkError
+from gateway.net.dicom_file import BegunFile, FileOut, behind, room_for_file, views
 from gateway.net.keepalive import keep_alive
-from gateway.protocols.pdu import LAST, p_data_head
 
-CHUNK_BYTES = 640 << 10  # of a file, in memory at a time: a CT image whole
-HEADS_BYTES = len(p_data_head(0, 0, 0))
-PARTS_MAX = 512  # buffers in one call; Linux takes 1024
 LIMIT_BYTES = 1 << 20  # of what a TLS transport holds before it makes us wait
 
 _T = TypeVar("_T")
 
 # Ask for immediate acknowledgements: arguments of setsockopt, around every read, because the kernel forgets it.
 QUICKLY = (socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class FileOut:
-    """A data set to send: `size` bytes of a file from `offset` on, in fragments of so many bytes."""
-
-    path: Path
-    offset: int
-    size: int
-    context_id: int
-    fragment: int
-
-
-class _Begun:
-    """A file that is open, with its first buffers read; `complete` when there are no more."""
-
-    def __init__(self, file: FileOut, chunk: bytearray) -> None:
-        self._number = open_at(file.path, file.offset)
-        try:
-            self.parts = file_parts(self._number, file.size, file.context_id, file.fragment, chunk)
-            self.first = next(self.parts)
-            self.complete = sum(map(len, self.first)) == _sent_bytes(file)
-        except BaseException:
-            self.close()
-            raise
-
-    def close(self) -> None:
-        os.close(self._number)
 
 
 class Wire(asyncio.BufferedProtocol):
@@ -91,7 +57,7 @@ class Wire(asyncio.BufferedProtocol):
         self._writing = asyncio.Lock()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix=name)
         self._chunk: bytearray | None = None
-        self._ahead: tuple[FileOut, Future[_Begun]] | None = None
+        self._ahead: tuple[FileOut, Future[BegunFile]] | None = None
         self.pace: Callable[[int], float] | None = None  # told of so many bytes of a file, says how long to wait
 
     async def connect(self, host: str, port: int, tls: ssl.SSLContext | None, server_name: str | None) -> None:
@@ -120,7 +86,7 @@ class Wire(asyncio.BufferedProtocol):
     async def write_file(self, head: list[bytes], file: FileOut) -> None:
         """Write PDUs, then a data set out of a file.
 
-        One of odd length gets the NUL behind it that it must have (PS3.5, 7.1.1, A.5). Raises OSError before anything
+        Raises OSError before anything
         is written when the file cannot be opened, LinkError as `write` and when the file cannot be read to its end.
         """
         async with self._writing:
@@ -223,27 +189,27 @@ class Wire(asyncio.BufferedProtocol):
         if sent < len(data):
             await self._in_thread(self._send_all, [memoryview(data)[sent:]])
 
-    async def _encrypt_file(self, head: list[bytes], begun: _Begun) -> None:
+    async def _encrypt_file(self, head: list[bytes], begun: BegunFile) -> None:
         try:
-            some: list[memoryview] | None = [*_views(head), *begun.first]
+            some: list[memoryview] | None = [*views(head), *begun.first]
             while some is not None:
                 await self._write([bytes(part) for part in some])
                 if self.pace is not None:
                     await asyncio.sleep(self.pace(sum(map(len, some))))
-                some = await self._in_thread(_next, begun.parts)
+                some = await self._in_thread(_next, begun.more)
         finally:
             begun.close()
 
-    async def _send_begun(self, head: list[bytes], begun: _Begun) -> None:
+    async def _send_begun(self, head: list[bytes], begun: BegunFile) -> None:
         """Send what goes at once, and the rest in the thread."""
         try:
-            left = self._send_some([*_views(head), *begun.first])
+            left = self._send_some([*views(head), *begun.first])
             if left or not begun.complete:
-                await self._in_thread(self._send_rest, left, begun.parts)
+                await self._in_thread(self._send_rest, left, begun.more)
         finally:
             begun.close()
 
-    async def _begun(self, beginning: Future[_Begun]) -> _Begun:
+    async def _begun(self, beginning: Future[BegunFile]) -> BegunFile:
         try:
             return await self._awaited(asyncio.wrap_future(beginning))
         except asyncio.CancelledError:
@@ -267,7 +233,7 @@ class Wire(asyncio.BufferedProtocol):
     def _send_file(self, head: list[bytes], file: FileOut) -> None:
         begun = self._begin_file(file)
         try:
-            self._send_rest([*_views(head), *begun.first], begun.parts)
+            self._send_rest([*views(head), *begun.first], begun.more)
         finally:
             begun.close()
 
@@ -281,11 +247,11 @@ class Wire(asyncio.BufferedProtocol):
                 return
             parts = following
 
-    def _begin_file(self, file: FileOut) -> _Begun:
-        self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
-        return _Begun(file, self._chunk)
+    def _begin_file(self, file: FileOut) -> BegunFile:
+        self._chunk = self._chunk or room_for_file()
+        return BegunFile(file, self._chunk)
 
-    def _take_ahead(self, file: FileOut) -> Future[_Begun] | None:
+    def _take_ahead(self, file: FileOut) -> Future[BegunFile] | None:
         """Return what was begun of this file, if it was the one looked ahead to."""
         if self._ahead is None or self._ahead[0] != file:
             self._drop_ahead()
@@ -311,7 +277,7 @@ class Wire(asyncio.BufferedProtocol):
         if self._socket is None or self._transport is None or self._transport.is_closing():
             raise LinkError("not connected")
         try:
-            return _behind(parts, self._socket.sendmsg(parts))
+            return behind(parts, self._socket.sendmsg(parts))
         except BlockingIOError:
             return parts
         except OSError as error:
@@ -330,79 +296,14 @@ class Wire(asyncio.BufferedProtocol):
                     if not poll.poll(self._stall_s * 1000):
                         raise LinkError(f"the peer took nothing for {self._stall_s:g} s") from None
                     continue
-                parts = _behind(parts, sent)
+                parts = behind(parts, sent)
         except OSError as error:
             raise LinkError(f"sending: {error.strerror or error}") from error
         except ValueError as error:  # the loop has closed the socket: it has no descriptor any more
             raise LinkError("the connection is closed") from error
 
 
-def file_parts(number: int, size: int, context_id: int, fragment: int, chunk: bytearray) -> Iterator[list[memoryview]]:
-    """Yield buffers with PDU heads and the file between them, at least once; each is sent before the next is made.
-
-    `chunk` is memory to read into, of CHUNK_BYTES and a pad byte. Raises LinkError when the file cannot be read.
-    """
-    view = memoryview(chunk)
-    parts: list[memoryview] = []
-    padded = size + size % 2
-    in_pdu = 0  # bytes still to come in the PDU that has begun
-    done = 0
-    if size == 0:
-        yield [memoryview(p_data_head(context_id, LAST, 0))]
-    while done < padded:
-        count = _read(number, view[: min(CHUNK_BYTES, size - done)])
-        if done + count == size and size % 2:
-            view[count] = 0
-            count += 1
-        at = 0
-        while at < count:
-            if in_pdu == 0:
-                in_pdu = min(fragment, padded - done)
-                last = LAST if done + in_pdu == padded else 0
-                parts.append(memoryview(p_data_head(context_id, last, in_pdu)))
-            part = min(in_pdu, count - at)
-            parts.append(view[at : at + part])
-            at, done, in_pdu = at + part, done + part, in_pdu - part
-            if len(parts) >= PARTS_MAX:
-                yield parts
-                parts = []
-        yield parts
-        parts = []
-
-
-def open_at(path: Path, offset: int) -> int:
-    """Open a file for reading from `offset` bytes on. Raises OSError."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.lseek(number, offset, os.SEEK_SET)
-    except OSError:
-        os.close(number)
-        raise
-    return number
-
-
-def _read(number: int, into: memoryview) -> int:
-    """Read something. Raises LinkError, because a message is half sent by now."""
-    try:
-        count = os.readv(number, [into])
-    except OSError as error:
-        raise LinkError(f"reading the file: {error.strerror or error}") from error
-    if count == 0:
-        raise LinkError(f"the file ends {len(into)} bytes early, or more")
-    return count
-
-
-def _views(parts: list[bytes]) -> list[memoryview]:
-    return [memoryview(part) for part in parts]
-
-
-def _sent_bytes(file: FileOut) -> int:
-    """Return how long a file is on the wire, heads and pad byte included."""
-    padded = file.size + file.size % 2
-    return padded + HEADS_BYTES * max(1, -(-padded // file.fragment))
-
-
-def _close_begun(begun: Future[_Begun]) -> None:
+def _close_begun(begun: Future[BegunFile]) -> None:
     if not begun.cancelled() and begun.exception() is None:
         begun.result().close()
 
@@ -429,12 +330,3 @@ async def _connect(host: str, port: int) -> socket.socket:
         else:
             return sock
     raise error
-
-
-def _behind(parts: list[memoryview], sent: int) -> list[memoryview]:
-    """Return what is left of the buffers behind `sent` bytes."""
-    for index, part in enumerate(parts):
-        if sent < len(part):
-            return [part[sent:], *parts[index + 1 :]]
-        sent -= len(part)
-    return []

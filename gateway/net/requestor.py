@@ -15,13 +15,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from gateway.clock import Clock
 from gateway.errors import GatewayError, LinkError, TemporaryError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
-from gateway.net.dicom_peer import Answer, Asked, NoContextError, Peer, PeerAbortError, Reply, Wanted
-from gateway.net.dicom_wire import FileOut, Wire
+from gateway.net.dicom_file import FileOut
+from gateway.net.dicom_peer import Answer, Asked, NoContextError, Outgoing, Peer, PeerAbortError, Reply, Wanted
+from gateway.net.dicom_wire import Wire
 from gateway.protocols.dimse import Command, Field, encode_command, response_to
 from gateway.protocols.negotiation import CONTEXTS_MAX, Acceptance, Proposal, ProposedContext, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, Sink, encode_fragments, fragment_bytes
@@ -63,18 +63,6 @@ LOW_PRIORITY, MEDIUM_PRIORITY, HIGH_PRIORITY = 2, 0, 1  # (0000,0700), PS3.7, 9.
 
 Serve = Callable[[Asked], Awaitable[Reply]]
 ChooseSink = Callable[[Context, Command], Sink]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outgoing:
-    """A file whose data set, `size` bytes from `dataset_offset` on, goes out as it lies."""
-
-    path: Path
-    dataset_offset: int
-    size: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax: str
 
 
 @dataclass(slots=True)

@@ -1,25 +1,22 @@
 """One association that a peer opened, in a thread of its own (PS3.8; PS3.7).
 
-The thread owns the connection and the state machine: it reads, answers C-ECHO and C-STORE itself, and asks the loop's
-services for everything else. Services and whoever reports on the association hand it jobs; it does them between two
-reads. One request of the peer is answered at a time (the window is one), our own requests besides it.
+The thread (`dicom_thread.py`) owns the connection and the state machine; it answers C-ECHO and C-STORE and asks the
+loop's services for everything else. Services and whoever reports on the association hand it jobs. One request of the
+peer is answered at a time (the window is one), our own requests besides it.
 
 Why a thread: the data path blocks on the disk, and a blocking read or write leaves the interpreter to others.
 """
 
 import asyncio
 import logging
-import os
-import select
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from gateway.clock import Clock
 from gateway.config import DicomSource as Settings
@@ -37,7 +34,7 @@ from gateway.imaging.service import (
     Request,
 )
 from gateway.imaging.storage import CANNOT_UNDERSTAND, Arrival, Keeper, Status, refusal, store
-from gateway.net.dicom_wire import CHUNK_BYTES, QUICKLY, file_parts, open_at
+from gateway.net.dicom_file import BegunFile, FileOut, room_for_file, views
 from gateway.protocols.dimse import Command, Field, encode_command
 from gateway.protocols.negotiation import Proposal, Rejection, Role
 from gateway.protocols.pdu import COMMAND, BytesSink, PduError, Reason, Sink, encode_fragments, fragment_bytes
@@ -54,10 +51,10 @@ from gateway.protocols.upper_layer import (
     UpperLayer,
 )
 from gateway.sources.dicom_exchange import ServiceExchange, outcome_of, response_of
+from gateway.sources.dicom_thread import AssociationThread
 
 IDENTIFIER_BYTES_MAX = 1 << 20  # a commitment request for 5,000 Instances has 600 kB
 RESPONSE_S = 60.0  # a peer's time to answer what we ask on its association
-HANDSHAKE_S = 5.0
 REQUESTS_MAX = 4  # waiting behind the one being answered
 SOP_CLASS_NOT_SUPPORTED, NO_SUCH_OPERATION, RESOURCE_LIMITATION = 0x0122, 0x0211, 0x0213
 
@@ -92,14 +89,6 @@ class Hall(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """Something to do in the association's thread."""
-
-    work: Callable[[], Any]
-    done: Future[Any]
-
-
 class AcceptedAssociation:
     """`run` is the thread; everything else may be called from any. See `OpenAssociation`."""
 
@@ -107,8 +96,6 @@ class AcceptedAssociation:
         self.host = host
         self.caller = Caller(calling_ae_title="", called_ae_title="", host=host, source=hall.settings.name)
         self.connection = sock  # as it was accepted
-        self._socket = sock
-        self._tls = tls
         self._hall = hall
         self._clock = hall.clock
         self._layer = UpperLayer(
@@ -122,10 +109,6 @@ class AcceptedAssociation:
         self._proposal: Proposal | None = None
         self._extended: Mapping[str, bytes] = {}
         self._roles: Mapping[str, Role] = {}
-        self._jobs: deque[_Job] = deque()
-        self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._over = False
-        self._heard_at = self._clock.monotonic()
         self._block: memoryview | None = None
         self._sinks: set[ObjectSink] = set()
         self._requests: deque[Message] = deque()
@@ -133,14 +116,23 @@ class AcceptedAssociation:
         self._asked: dict[int, Future[Command]] = {}
         self._message_id = 0
         self._chunk: bytearray | None = None
-        self._sending = False  # a message has been begun and not ended: after a failure nothing more can follow
+        self._thread = AssociationThread(
+            sock,
+            tls,
+            self._layer,
+            self._clock,
+            idle_timeout_s=hall.settings.idle_timeout_s,
+            happened=self._happen,
+            busy=lambda: self._exchange is not None or bool(self._asked),
+            broken=self._end_exchange,
+        )
 
     # --- from other threads ---
 
     @property
     def stands(self) -> bool:
         """Return whether the association is established."""
-        return not self._over and self._layer.state is State.ESTABLISHED
+        return not self._thread.over and self._layer.state is State.ESTABLISHED
 
     @property
     def sop_classes(self) -> frozenset[str]:
@@ -157,12 +149,11 @@ class AcceptedAssociation:
 
     def stop(self) -> None:
         """Abort, as soon as the thread looks up."""
-        self._post(lambda: self._layer.abort(self._clock.monotonic(), "the listener stops"))
+        self._thread.post(lambda: self._layer.abort(self._clock.monotonic(), "the listener stops"))
 
     def cut(self) -> None:
         """End the connection at once."""
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.cut()
 
     async def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data: bytes) -> int:
         """Send N-EVENT-REPORT with a data set in Implicit VR Little Endian and return its status. Raises LinkError.
@@ -210,25 +201,14 @@ class AcceptedAssociation:
 
     async def perform(self, work: Callable[[], _T]) -> _T:
         """Do something in the thread and return its result. Raises LinkError when the association has ended."""
-        return await asyncio.wrap_future(self._post(work))
-
-    def _post(self, work: Callable[[], _T]) -> Future[_T]:
-        job = _Job(work, Future())
-        self._jobs.append(job)
-        if self._over:
-            self._fail_jobs()
-        else:
-            with suppress(OSError):
-                os.eventfd_write(self._bell, 1)
-        return job.done
+        return await asyncio.wrap_future(self._thread.post(work))
 
     # --- the thread ---
 
     def run(self) -> None:
         """Serve until released, aborted or cut; never raises."""
         try:
-            self._shake_hands()
-            self._serve()
+            self._thread.serve()
         except OSError as error:
             self._layer.closed(f"the connection failed: {error.strerror or type(error).__name__}")
         except LinkError as error:
@@ -243,127 +223,20 @@ class AcceptedAssociation:
         finally:
             self._end()
 
-    def _shake_hands(self) -> None:
-        if self._tls is not None:
-            self._socket.settimeout(HANDSHAKE_S)
-            self._socket = self._tls.wrap_socket(self._socket, server_side=True)
-        self._socket.setblocking(False)
-
-    def _serve(self) -> None:
-        poll = select.poll()
-        poll.register(self._socket, select.POLLIN)
-        poll.register(self._bell, select.POLLIN)
-        layer, monotonic = self._layer, self._clock.monotonic
-        while layer.state is not State.CLOSED:
-            if self._jobs:
-                self._do_jobs()
-            count = self._read()
-            now = monotonic()
-            if count is None:
-                self._wait(poll, now)
-            elif count == 0:
-                layer.closed()
-            else:
-                self._heard_at = now
-                layer.received(count, now)
-            if layer.has_news:
-                for event in layer.take_events():
-                    self._happen(event)
-                self._flush()
-        with suppress(OSError, LinkError):
-            self._flush()
-
-    def _read(self) -> int | None:
-        """Read what is there; None when nothing is, 0 at the end."""
-        sock = self._socket
-        try:
-            sock.setsockopt(*QUICKLY)
-            if self._tls is None:
-                return sock.recvmsg_into(self._layer.buffers())[0]
-            return sock.recv_into(self._layer.buffers()[0])
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-        except ssl.SSLEOFError:
-            return 0
-
-    def _wait(self, poll: select.poll, now: float) -> None:
-        """Wait for bytes, a job or a deadline."""
-        idle_at = self._heard_at + self._hall.settings.idle_timeout_s
-        busy = self._exchange is not None or bool(self._asked)
-        deadlines = [at for at in (self._layer.deadline, None if busy else idle_at) if at is not None]
-        left_s = min(deadlines, default=now + 3600.0) - now
-        if left_s > 0:
-            ready = poll.poll(left_s * 1000 + 1)
-            if any(number == self._bell for number, _ in ready):
-                os.eventfd_read(self._bell)
-            return
-        self._layer.tick(now)
-        if not busy and now >= idle_at:
-            self._layer.abort(now, "idle for too long")
-
-    def _flush(self) -> None:
-        output = self._layer.take_output()
-        if output:
-            self._write([memoryview(b"".join(output))])
-
-    def _write(self, parts: list[memoryview]) -> None:
-        """Write everything within the stall limit. Raises OSError, LinkError."""
-        poll = select.poll()
-        poll.register(self._socket, select.POLLOUT)
-        self._sending = True
-        while parts:
-            try:
-                sent = self._socket.sendmsg(parts) if self._tls is None else self._socket.send(parts[0])
-            except (BlockingIOError, ssl.SSLWantWriteError, ssl.SSLWantReadError):
-                if not poll.poll(self._layer.stall_s * 1000):
-                    raise LinkError(f"the peer took nothing for {self._layer.stall_s:g} s") from None
-                continue
-            while parts and sent >= len(parts[0]):
-                sent -= len(parts.pop(0))
-            if sent:
-                parts[0] = parts[0][sent:]
-        self._sending = False
-
-    def _do_jobs(self) -> None:
-        while self._jobs:
-            job = self._jobs.popleft()
-            if not job.done.set_running_or_notify_cancel():
-                continue
-            if self._layer.state is not State.ESTABLISHED:
-                job.done.set_exception(LinkError("the association has ended"))
-                continue
-            try:
-                result = job.work()
-                self._flush()
-            except (LinkError, OSError) as error:
-                if self._sending and self._exchange is not None:
-                    self._exchange.end()
-                job.done.set_exception(error if isinstance(error, LinkError) else LinkError(str(error.strerror)))
-                if self._sending:
-                    raise
-            else:
-                job.done.set_result(result)
-
-    def _fail_jobs(self) -> None:
-        while self._jobs:
-            with suppress(IndexError):
-                job = self._jobs.popleft()
-                if job.done.set_running_or_notify_cancel():
-                    job.done.set_exception(LinkError("the association has ended"))
-
     def _end(self) -> None:
-        self._over = True
-        self._fail_jobs()
+        self._thread.end()
         for response in self._asked.values():
             if not response.done():
                 response.set_exception(LinkError("the association has ended"))
-        if self._exchange is not None:
-            self._exchange.end()
+        self._end_exchange()
         for sink in self._sinks:
             sink.discard()
         self._hall.ended(self)
-        self._socket.close()
-        os.close(self._bell)
+        self._thread.close()
+
+    def _end_exchange(self) -> None:
+        if self._exchange is not None:
+            self._exchange.end()
 
     # --- what happens ---
 
@@ -376,8 +249,7 @@ class AcceptedAssociation:
             case ReleaseAsked():
                 self._layer.answer_release(self._clock.monotonic())
             case Ended():
-                if self._exchange is not None:
-                    self._exchange.end()
+                self._end_exchange()
                 _log.debug("association.ended source=%s reason=%s", self._hall.settings.name, event.words)
 
     def _requested(self, proposal: Proposal) -> None:
@@ -454,7 +326,7 @@ class AcceptedAssociation:
             )
             status = refusal("internal fault")
         self.respond(message, Outcome(status=status.code, comment=status.comment))
-        self._flush()
+        self._thread.flush()
         self._hall.stored(status)
 
     def _keep(self, message: Message) -> Status:
@@ -506,7 +378,7 @@ class AcceptedAssociation:
         )
         exchange = self._exchange = ServiceExchange(self, message)
         running = asyncio.run_coroutine_threadsafe(outcome_of(service, request, exchange), self._hall.loop)
-        running.add_done_callback(lambda done: self._post(partial(self._finish_service, message, done)))
+        running.add_done_callback(lambda done: self._thread.post(partial(self._finish_service, message, done)))
 
     def _finish_service(self, message: Message, done: Future[Outcome]) -> None:
         self._exchange = None
@@ -530,18 +402,18 @@ class AcceptedAssociation:
 
     def _send_file(self, context_id: int, command: Command, held: Held) -> None:
         """Send a C-STORE-RQ whose data set is a file. Raises LinkError, after which all is over, OSError before."""
-        number = open_at(held.path, held.dataset_offset)
+        fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
+        size = held.path.stat().st_size - held.dataset_offset
+        self._chunk = self._chunk or room_for_file()
+        begun = BegunFile(FileOut(held.path, held.dataset_offset, size, context_id, fragment), self._chunk)
         try:
-            self._flush()
-            size = os.fstat(number).st_size - held.dataset_offset
-            fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
-            fragments = encode_fragments(context_id, encode_command(command), COMMAND, fragment)
-            head = (memoryview(part) for part in fragments)
-            self._chunk = self._chunk or bytearray(CHUNK_BYTES + 1)
-            for parts in file_parts(number, size, context_id, fragment, self._chunk):
-                self._sending = True
-                self._write([*head, *parts])
-                self._sending = True
-            self._sending = False
+            self._thread.flush()
+            head = list(encode_fragments(context_id, encode_command(command), COMMAND, fragment))
+            self._thread.write([*views(head), *begun.first])
+            self._thread.sending = True
+            for parts in begun.more:
+                self._thread.write(parts)
+                self._thread.sending = True
+            self._thread.sending = False
         finally:
-            os.close(number)
+            begun.close()

@@ -29,7 +29,7 @@ from pynetdicom.transport import ThreadedAssociationServer
 from gateway.clock import SystemClock
 from gateway.errors import LinkError, TemporaryError
 from gateway.formats.dicom import read_meta
-from gateway.net.dicom_wire import CHUNK_BYTES
+from gateway.net.dicom_file import CHUNK_BYTES
 from gateway.net.requestor import (
     Asked,
     NoContextError,
