@@ -13,7 +13,7 @@ from gateway.errors import ContentError, StoreError
 from gateway.formats.dicom import read_header
 from gateway.formats.identifiers import tag_of, to_json, vr_of
 from gateway.spool import Spool
-from gateway.store.holdings import NewHolding, Unindexed, add_holdings, is_behind, unindexed
+from gateway.store.holdings import LOOK_MAX, NewHolding, Unindexed, add_holdings, indexed_until, unindexed
 from gateway.store.store import Store
 
 ROUND_S = 5.0
@@ -98,6 +98,8 @@ class Holdings:
         self._store = store
         self._spool = spool
         self._one = asyncio.Lock()
+        self._mark = 0  # up to this Message all is in the index
+        self._written = 0  # and the store knows it up to this one
 
     async def run(self) -> None:
         """Follow until cancelled."""
@@ -108,10 +110,18 @@ class Holdings:
     async def catch_up(self) -> None:
         """Index what was kept before this call. Raises StoreError."""
         async with self._one:
-            while await asyncio.to_thread(lambda: is_behind(self._store.readers.connection)):
-                until, new = await asyncio.to_thread(lambda: unindexed(self._store.readers.connection))
-                read = await asyncio.to_thread(self._read, new)
-                await asyncio.wrap_future(self._store.call(lambda c, u=until, r=read: add_holdings(c, u, r)))  # type: ignore[misc]
+            known, goal = await asyncio.to_thread(lambda: indexed_until(self._store.readers.connection))
+            self._mark = max(self._mark, known)
+            while self._mark < goal:
+                until, read = await asyncio.to_thread(self._read_piece, goal)
+                if read or until - self._written >= LOOK_MAX:  # what is nobody's images costs no transaction
+                    await asyncio.wrap_future(self._store.call(lambda c, u=until, r=read: add_holdings(c, u, r)))  # type: ignore[misc]
+                    self._written = until
+                self._mark = until
+
+    def _read_piece(self, goal: int) -> tuple[int, list[NewHolding]]:
+        until, new = unindexed(self._store.readers.connection, self._mark, goal)
+        return until, self._read(new)
 
     def _read(self, new: Sequence[Unindexed]) -> list[NewHolding]:
         found = []

@@ -12,7 +12,8 @@ from typing import Any
 import apsw
 
 MARK = "queryable"
-PIECE_MAX = 500  # Messages looked at in one piece
+LOOK_MAX = 5000  # Messages looked at in one piece
+PIECE_MAX = 500  # Instances among them
 PAGE_ROWS = 200
 
 LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
@@ -74,23 +75,23 @@ class HeldObject:
     sop_class_uid: str
 
 
-def unindexed(connection: apsw.Connection) -> tuple[int, list[Unindexed]]:
-    """Return how far a round may go, and the Instances up to there; a bounded piece."""
+def indexed_until(connection: apsw.Connection) -> tuple[int, int]:
+    """Return up to which Message the index goes, and the newest Message."""
     mark = _number(connection, f"SELECT CAST(value AS INTEGER) FROM about WHERE name = '{MARK}'")
-    newest = _number(connection, "SELECT coalesce(max(id), 0) FROM message")
-    until = max(mark, min(newest, mark + PIECE_MAX))
+    return mark, _number(connection, "SELECT coalesce(max(id), 0) FROM message")
+
+
+def unindexed(connection: apsw.Connection, mark: int, goal: int) -> tuple[int, list[Unindexed]]:
+    """Return how far a round from `mark` towards `goal` may go, and the Instances up to there; a bounded piece."""
+    until = min(goal, mark + LOOK_MAX)
     rows: list[Any] = connection.execute(
         "SELECT id, object FROM message WHERE id > ? AND id <= ? AND kind = 'dicom' AND quarantined IS NULL"
-        " AND object IS NOT NULL ORDER BY id",
-        (mark, until),
+        " AND object IS NOT NULL ORDER BY id LIMIT ?",
+        (mark, until, PIECE_MAX),
     ).fetchall()
+    if len(rows) == PIECE_MAX:
+        until = rows[-1][0]
     return until, [Unindexed(message_id=number, object_name=name) for number, name in rows]
-
-
-def is_behind(connection: apsw.Connection) -> bool:
-    """Return whether there are Messages that were not looked at."""
-    mark = _number(connection, f"SELECT CAST(value AS INTEGER) FROM about WHERE name = '{MARK}'")
-    return _number(connection, "SELECT coalesce(max(id), 0) FROM message") > mark
 
 
 def add_holdings(connection: apsw.Connection, until: int, holdings: Sequence[NewHolding]) -> None:

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 
 from gateway.errors import ContentError, LinkError
 from gateway.formats.identifiers import decode, name_of
+from gateway.imaging import holdings
 from gateway.imaging.finding import ANSWERS_MAX, Finding
 from gateway.imaging.holdings import Holdings
 from gateway.imaging.query import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, Root, read_asked
@@ -19,6 +20,7 @@ from gateway.imaging.retrieving import Getting, Moving, Outlet, Retrieving
 from gateway.imaging.service import Held, Outcome, Request, Suboperations
 from gateway.model import Kind
 from gateway.spool import Spool
+from gateway.store import holdings as store_holdings
 from gateway.store.retention import remove_piece
 from gateway.store.store import Store
 from tests.gateway.imaging.exchanges import EXPLICIT, request
@@ -122,6 +124,31 @@ def box(tmp_path: Path) -> Iterator[Box]:
         )
     yield box
     box.store.close()
+
+
+async def test_an_index_without_images_costs_no_transaction_and_goes_on_where_it_was(
+    box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(holdings, "LOOK_MAX", 20)
+    monkeypatch.setattr(store_holdings, "LOOK_MAX", 20)
+    monkeypatch.setattr(store_holdings, "PIECE_MAX", 2)
+    await box.holdings.catch_up()
+    before = box.store.writer.commits
+    for number in range(15):
+        keep(box.store, incoming(b"MSH|%d" % number, f"{number}"))
+    kept = box.store.writer.commits
+
+    await box.holdings.catch_up()
+
+    assert before < kept == box.store.writer.commits
+    box.hold(PatientID="P3", PatientName="ZZTEST^P3", StudyInstanceUID="1.5.4", SeriesInstanceUID="1.5.4.1")
+    again = Holdings(box.store, box.spool)
+    await again.catch_up()
+    assert box.store.writer.commits == kept + 2  # its row, and the index's
+    await box.holdings.catch_up()
+    assert box.store.writer.commits == kept + 2
+    _, talk = await box.find(QueryRetrieveLevel="STUDY", PatientID="", StudyInstanceUID="")
+    assert sorted(found["StudyInstanceUID"] for found in talk.answers) == ["1.5.1", "1.5.2", "1.5.3", "1.5.4"]
 
 
 async def test_studies_are_found_with_what_is_counted_in_them(box: Box) -> None:
