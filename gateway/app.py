@@ -246,6 +246,7 @@ class App:
                 status,
                 clock_step_s=self.config.alarms.clock_step_s,
                 offer=self._offer(source),
+                order_priority=self.workflow.order_priority,
                 orders=self._lab_orders,
                 store=self.store,
             ).run()

@@ -1,6 +1,6 @@
 """From a stanza to the part that serves it: the one place that knows which class goes with which `type`."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, assert_never
 
 from gateway.clock import Clock
@@ -81,12 +81,14 @@ def make_source(
     *,
     clock_step_s: float = CLOCK_STEP_S,
     offer: Offer | None = None,
+    order_priority: Callable[[Mapping[str, str]], str] = lambda header: "",
     orders: FindOrders | None = None,
     store: Store | None = None,
 ) -> Runner:
     """Build the part that serves a Source.
 
-    `offer` is what a DICOM Source does beside Verification and Storage; `orders` knows what is ordered, for Devices
+    `offer` is what a DICOM Source does beside Verification and Storage, `order_priority` how urgent the worklist says
+    that an Instance is; `orders` knows what is ordered, for Devices
     that ask; `store` keeps what an upstream worklist answers.
 
     Raises ConfigError for a driver that is not installed.
@@ -96,7 +98,9 @@ def make_source(
             return MllpListener(source, intake, clock, status)
         case DicomSource():
             keywords = intake.router.keywords(source.name)
-            return DicomListener(source, intake, spool, clock, status, keywords=keywords, offer=offer)
+            return DicomListener(
+                source, intake, spool, clock, status, keywords=keywords, offer=offer, order_priority=order_priority
+            )
         case DeviceSource():
             driver, faults = create_driver(source.driver, source.options)
             if driver is None:

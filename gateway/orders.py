@@ -1,5 +1,6 @@
 """The nouns of the imaging workflow: what is asked for, and what a Modality reports having done."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -45,6 +46,9 @@ class ScheduledStep:
     accession_number: str = ""
     step_id: str = ""
     requested_procedure_id: str = ""
+
+
+FindItem = Callable[[ScheduledStep], Attributes | None]  # of the worklist
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

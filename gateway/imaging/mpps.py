@@ -51,7 +51,7 @@ from gateway.imaging.service import (
     Request,
 )
 from gateway.model import Accepted, Incoming, Kind
-from gateway.orders import ProcedureStep, ScheduledStep, StepChange, StepState
+from gateway.orders import FindItem, ProcedureStep, ScheduledStep, StepChange, StepState
 
 MPPS_SOP_CLASS = "1.2.840.10008.3.1.2.3.3"
 N_SET_RQ, N_CREATE_RQ = 0x0120, 0x0140  # PS3.7, E.1
@@ -71,7 +71,6 @@ _PATIENT_ID, _MODALITY = 0x00100020, 0x00080060
 _log = logging.getLogger("gateway.imaging")
 
 FindStep = Callable[[str], ProcedureStep | None]
-FindItem = Callable[[ScheduledStep], Attributes | None]
 Keywords = Callable[[str], Iterable[str]]
 
 

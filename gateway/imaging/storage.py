@@ -9,7 +9,7 @@ committed after.
 """
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -17,6 +17,7 @@ from typing import Protocol
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.formats.dicom import is_uid
+from gateway.imaging.order_priority import KEYWORD
 from gateway.imaging.receiving import Received
 from gateway.model import Accepted, Incoming, Kind
 from gateway.spool import Spool
@@ -69,13 +70,18 @@ class Status:
 
 @dataclass(frozen=True, slots=True)
 class Keeper:
-    """The parts that keep Instances of one Source; `keywords` are those that its Routes ask for."""
+    """The parts that keep Instances of one Source.
+
+    `keywords` are those that its Routes ask for; `order_priority` says how urgent the order of a header is, "" where
+    nothing is known.
+    """
 
     source: str
     spool: Spool
     intake: Intake
     clock: Clock
     keywords: Iterable[str] = ()
+    order_priority: Callable[[Mapping[str, str]], str] = lambda header: ""
 
 
 def store(arrival: Arrival, keeper: Keeper) -> Status:
@@ -88,7 +94,7 @@ def store(arrival: Arrival, keeper: Keeper) -> Status:
         keeper.spool.discard(received.draft)
         return Status(code=CANNOT_UNDERSTAND, comment=f"not kept: {unnamed}"[:COMMENT_MAX])
     try:
-        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper.source, header, fault), received.draft.sync)
+        accepted = keeper.intake.accept_blocking(_incoming(arrival, keeper, header, fault), received.draft.sync)
         if accepted.repeated and accepted.object_name is not None:
             keeper.spool.mend(accepted.object_name, received.digest, received.draft)
         else:
@@ -128,12 +134,12 @@ def _unnamed(arrival: Arrival, header: dict[str, str]) -> str | None:
     return None
 
 
-def _incoming(arrival: Arrival, source: str, header: dict[str, str], fault: str | None) -> Incoming:
+def _incoming(arrival: Arrival, keeper: Keeper, header: dict[str, str], fault: str | None) -> Incoming:
     study = header.get("StudyInstanceUID", "")
     identifier = header.get("SOPInstanceUID") or arrival.sop_instance_uid
     terms = (header.get("PatientID"), header.get("AccessionNumber"), study, arrival.sop_instance_uid)
     return Incoming(
-        source=source,
+        source=keeper.source,
         kind=Kind.DICOM,
         received_at=arrival.received_at,
         size=arrival.received.size,
@@ -141,15 +147,18 @@ def _incoming(arrival: Arrival, source: str, header: dict[str, str], fault: str 
         peer=arrival.peer,
         identifier=identifier,
         object_name=arrival.received.draft.name,
-        headers=_headers(arrival, header),
+        headers=_headers(arrival, header, keeper),
         terms=tuple(dict.fromkeys(term for term in terms if term and term != identifier)),
         lane_key=study or identifier,
         quarantined=fault,
     )
 
 
-def _headers(arrival: Arrival, header: dict[str, str]) -> dict[str, str]:
+def _headers(arrival: Arrival, header: dict[str, str], keeper: Keeper) -> dict[str, str]:
+    """Return what Routes may look at: the object's own, and the order's priority where the object tells none."""
     told = {"SOPClassUID": arrival.sop_class_uid, "SOPInstanceUID": arrival.sop_instance_uid}
+    if KEYWORD not in header and (priority := keeper.order_priority(header)):
+        told[KEYWORD] = priority
     return {**told, **header, "TransferSyntaxUID": arrival.transfer_syntax}
 
 

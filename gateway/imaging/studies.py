@@ -17,10 +17,9 @@ from typing import Any
 
 from gateway.alarms import Alarms
 from gateway.clock import Clock
-from gateway.dataset import Attributes
 from gateway.formats.mpps import performed_instances
 from gateway.imaging.demographics import COMPARED, disagreements
-from gateway.orders import ScheduledStep
+from gateway.orders import FindItem, ScheduledStep
 from gateway.routing import Router
 from gateway.store.commitments import newest_held
 from gateway.store.conflicts import Conflict, find_conflicts, note_conflicts, standing_conflicts
@@ -46,8 +45,6 @@ REMEMBERED_MAX = 10_000  # comparisons whose result is known
 CONFLICTS_TOLD_MAX = 20  # log lines of one round
 
 _log = logging.getLogger("gateway.imaging")
-
-FindItem = Callable[[ScheduledStep], Attributes | None]
 
 
 class StudyWatch:

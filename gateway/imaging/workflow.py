@@ -21,6 +21,7 @@ from gateway.imaging.holdings import Holdings
 from gateway.imaging.move_destinations import MoveDestinations, named_in
 from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
 from gateway.imaging.negotiation import Associated, Extend, Offer
+from gateway.imaging.order_priority import OrderPriority
 from gateway.imaging.query import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, Root, is_query, relational
 from gateway.imaging.retrieving import Getting, Moving, Retrieving
 from gateway.imaging.service import Service
@@ -71,6 +72,7 @@ class Workflow:
         self._clock = clock
         self._alarms = alarms
         self._answers = CommitmentAnswers(store, clock, alarms, self._archives, owed_again)
+        self.order_priority = OrderPriority(self._find_item, clock)
         self._studies = StudyWatch(
             store,
             clock,

@@ -14,7 +14,7 @@ import logging
 import socket
 import ssl
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -44,8 +44,9 @@ _log = logging.getLogger("gateway.sources")
 class DicomSource:
     """Runs one DICOM Source.
 
-    `keywords` are the DICOM keywords that Routes ask for, `offer` the services beside Verification and Storage. A low
-    disk is `intake.refusing` and answered 0xA700, so that the Modality keeps its copy and tries again.
+    `keywords` are the DICOM keywords that Routes ask for, `offer` the services beside Verification and Storage,
+    `order_priority` says how urgent the order of a header is. A low disk is `intake.refusing` and answered 0xA700, so
+    that the Modality keeps its copy and tries again.
     """
 
     loop: asyncio.AbstractEventLoop  # from `run` on
@@ -60,11 +61,12 @@ class DicomSource:
         *,
         keywords: Iterable[str] = (),
         offer: Offer | None = None,
+        order_priority: Callable[[Mapping[str, str]], str] = lambda header: "",
     ) -> None:
         self.settings = settings
         self.clock = clock
         self.offer = offer or Offer()
-        self.keeper = Keeper(settings.name, spool, intake, clock, tuple(keywords))
+        self.keeper = Keeper(settings.name, spool, intake, clock, tuple(keywords), order_priority)
         self._spool = spool
         self._status = status
         self._listener: Listener | None = None

@@ -60,7 +60,7 @@ def _dataset() -> bytes:
 
 
 def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
-    sink = ObjectSink(memoryview(bytearray(BLOCK_BYTES)), spool, prefix, ["Rows"], None)
+    sink = ObjectSink(memoryview(bytearray(BLOCK_BYTES)), spool, prefix, ["Rows", "RequestedProcedurePriority"], None)
     view = memoryview(dataset)
     while view:
         buffer = sink.buffer(len(view))
@@ -72,7 +72,15 @@ def _receive(spool: Spool, dataset: bytes, prefix: bytes) -> Received:
     return received
 
 
-def _store(spool: Spool, intake: FakeIntake, dataset: bytes, *, uid: str = CT_UID, sop_class: str = CT_CLASS) -> Status:
+def _store(
+    spool: Spool,
+    intake: FakeIntake,
+    dataset: bytes,
+    *,
+    uid: str = CT_UID,
+    sop_class: str = CT_CLASS,
+    order_priority: str = "",
+) -> Status:
     prefix = part10_prefix(sop_class_uid=sop_class, sop_instance_uid=uid, transfer_syntax=EXPLICIT)
     arrival = Arrival(
         received=_receive(spool, dataset, prefix),
@@ -82,7 +90,7 @@ def _store(spool: Spool, intake: FakeIntake, dataset: bytes, *, uid: str = CT_UI
         peer="CT1@10.0.0.1",
         received_at=ManualClock().now(),
     )
-    return store(arrival, Keeper("imaging", spool, intake, ManualClock(), ["Rows"]))
+    return store(arrival, Keeper("imaging", spool, intake, ManualClock(), order_priority=lambda header: order_priority))
 
 
 def test_an_instance_is_kept_indexed_and_answered_with_success(spool: Spool, intake: FakeIntake) -> None:
@@ -101,6 +109,19 @@ def test_an_instance_is_kept_indexed_and_answered_with_success(spool: Spool, int
     assert incoming.object_name is not None
     assert spool.path_of(incoming.object_name).read_bytes().endswith(_dataset())
     assert incoming.raw is None
+
+
+def test_an_instance_has_the_priority_of_its_order_where_it_tells_none(spool: Spool, intake: FakeIntake) -> None:
+    own = pydicom.dcmread(CT)
+    own.RequestedProcedurePriority = "LOW"
+    changed = io.BytesIO()
+    own.save_as(changed, implicit_vr=False, little_endian=True, enforce_file_format=False)
+    body = changed.getvalue()[changed.getvalue().index(b"\x08\0\x05\0") :]
+
+    for dataset in (_dataset(), body):
+        _store(spool, intake, dataset, order_priority="STAT")
+
+    assert [each.headers["RequestedProcedurePriority"] for each in intake.inputs] == ["STAT", "LOW"]
 
 
 @pytest.mark.parametrize("dataset", [b"", b"\x08", b"\xff" * 500, b"not a data set at all", _dataset()[:301]])

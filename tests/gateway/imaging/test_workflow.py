@@ -11,6 +11,8 @@ from gateway.alarms import Alarms
 from gateway.clock import ManualClock
 from gateway.config import Config, DicomDestination, DicomSource, Route
 from gateway.dataset import Element, text_at
+from gateway.formats.hl7 import read_header
+from gateway.formats.orders import read_changes
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS
 from gateway.imaging.mpps import MPPS_SOP_CLASS
 from gateway.imaging.negotiation import Offer
@@ -18,14 +20,24 @@ from gateway.imaging.retrieving import Moving
 from gateway.imaging.workflow import Workflow
 from gateway.intake import Intake
 from gateway.model import DeliveryState, Incoming, Kind
-from gateway.orders import Action, OrderChange, ProcedureStep, ScheduledStep, StepChange, StepState, StepStatus
+from gateway.orders import (
+    Action,
+    OrderChange,
+    OrderRules,
+    ProcedureStep,
+    ScheduledStep,
+    StepChange,
+    StepState,
+    StepStatus,
+)
 from gateway.routing import Router
 from gateway.spool import Spool
 from gateway.store.commitments import HeldInstance, archive_states
 from gateway.store.store import Store
 from gateway.store.worklist_reading import read_items
 from gateway.typed import Address, Secret
-from tests.gateway.store.stores import START, keep, open_store, settle
+from tests.gateway.orders_hl7 import orm
+from tests.gateway.store.stores import START, incoming, keep, open_store, settle
 
 SOURCE = DicomSource(
     name="imaging",
@@ -185,3 +197,15 @@ def test_what_a_step_was_scheduled_as_is_found_with_its_order_numbers(store: Sto
     keep(store, Incoming(source="imaging", kind=Kind.MPPS, received_at=START, size=1, digest=b"m", changes=(change,)))
     (item,) = read_items(store.readers.connection, everything=True)
     assert (item.status, item.performed) == (StepStatus.COMPLETED, True)
+
+
+def test_the_priority_of_an_order_is_known_to_its_images(store: Store, tmp_path: Path) -> None:
+    raw = orm().replace(b"^^R|", b"^^S|")
+    changes = read_changes(raw, read_header(raw), "utf-8", OrderRules(), source="emr", at=START)
+    keep(store, incoming(raw, "1", changes=changes))
+
+    priority = workflow(store, tmp_path).order_priority
+
+    assert priority({"StudyInstanceUID": "1.2.3.4.5.6.7.20260115.1"}) == "STAT"
+    assert priority({"AccessionNumber": "A260115001"}) == "STAT"
+    assert priority({"AccessionNumber": "another"}) == ""
