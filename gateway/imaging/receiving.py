@@ -1,10 +1,9 @@
 """The data path of C-STORE: fragments go from the socket into a block of memory, and the block into the file.
 
 Nothing is decoded on the way. A block that is full is given to the disk and hashed while the rest still comes, so that
-the sync at the end has little left to do. Everything happens in the association's thread: handing
-blocks to other threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a
-broken association: what still comes is drained. Memory is a block for each association that stores, whatever the size
-of an object.
+the sync at the end has little left to do. Everything happens in the association's thread: handing blocks to other
+threads was measured and costs more than it saves. A full disk is answered with 0xA700 instead of a broken association:
+what still comes is drained. Memory is a block for each association that stores, whatever the size of an object.
 """
 
 import io

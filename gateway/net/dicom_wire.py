@@ -86,8 +86,8 @@ class Wire(asyncio.BufferedProtocol):
     async def write_file(self, head: list[bytes], file: FileOut) -> None:
         """Write PDUs, then a data set out of a file.
 
-        Raises OSError before anything
-        is written when the file cannot be opened, LinkError as `write` and when the file cannot be read to its end.
+        Raises OSError before anything is written when the file cannot be opened, LinkError as `write` and when the file
+        cannot be read to its end.
         """
         async with self._writing:
             ahead = self._take_ahead(file)
