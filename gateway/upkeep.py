@@ -164,7 +164,8 @@ class Upkeep:
         """Hold the alarms of what is down, and end those of what is configured no more."""
         for source in self._sources():
             text = f"source {source.name} is down: {source.last_error}"
-            self._alarms.hold(f"source-down:{source.name}", source.state is LinkState.DOWN, text)
+            failed = source.state is LinkState.DOWN and source.last_error is not None  # else it was told to stop
+            self._alarms.hold(f"source-down:{source.name}", failed, text)
             text = f"the device at source {source.name} is not published: {source.notice}"
             self._alarms.hold(f"source-held-back:{source.name}", source.notice is not None, text)
             text = f"source {source.name} loses readings: {source.lost} since the start"

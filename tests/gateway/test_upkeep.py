@@ -14,7 +14,7 @@ from gateway.config import Alarms as AlarmSettings
 from gateway.config import Config, MllpSource, Retention
 from gateway.model import DeliveryState
 from gateway.spool import Spool
-from gateway.status import DestinationStatus, SourceStatus
+from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store import retention
 from gateway.store.space import Space
 from gateway.store.store import Store
@@ -262,3 +262,14 @@ async def test_readings_that_are_lost_are_an_alarm_until_no_more_are(house: Hous
 
     assert "readings-lost:emr" in during
     assert "readings-lost:emr" not in after
+
+
+async def test_a_source_that_failed_is_told_and_one_that_was_stopped_is_not(house: House) -> None:
+    house.source.state = LinkState.DOWN
+    await house.look()
+    stopped = house.keys()
+    house.source.saw_error("refused", house.clock.now())
+    await house.look()
+
+    assert "source-down:emr" not in stopped
+    assert "source-down:emr" in house.keys()
