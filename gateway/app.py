@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from gateway.alarms import Alarms
@@ -271,7 +272,7 @@ class App:
         for number in range(destination.lanes):
             self._start_lane(destination, status, number, pace)
         if isinstance(destination, DicomDestination) and destination.commitment:
-            run = self.workflow.committer(destination).run
+            run = self.workflow.committer(destination, partial(setattr, status, "uncommitted")).run
             self._watch(f"commitment:{destination.name}", run)
 
     def _start_lane(self, destination: Destination, status: DestinationStatus, number: int, pace: Pace) -> None:

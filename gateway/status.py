@@ -82,3 +82,4 @@ class DestinationStatus:
     last_error: str | None = None
     last_error_at: datetime | None = None
     next_try_at: datetime | None = None
+    uncommitted: int | None = None  # Instances that an archive took and has not committed to, where it is asked

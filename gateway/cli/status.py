@@ -74,6 +74,9 @@ def _print(document: dict[str, Any]) -> None:
             for each in document["destinations"]
         ],
     )
+    for each in document["destinations"]:
+        if each.get("uncommitted"):
+            print(f"  {each['name']}: has not committed to {each['uncommitted']} instances that it took")
     print(
         f"\nstore {store['path']}: {size(store['size_bytes'])}, log {size(store['log_bytes'])},"
         f" {size(store['free_bytes'])} free (intake stops below {size(store['stop_intake_below'])}),"

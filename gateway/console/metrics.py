@@ -75,6 +75,8 @@ def _destinations(report: Report) -> Iterable[str]:
     ):
         samples = [(labels, getattr(each, field)) for labels, each in rows]
         yield _family(f"gateway_destination_{name}", kind, what, samples)
+    asked = [(labels, each.uncommitted) for labels, each in rows if each.uncommitted is not None]
+    yield _family("gateway_destination_uncommitted", "gauge", "Instances that an archive has yet to commit to.", asked)
     taken = [(labels, each.last_delivered_at.timestamp()) for labels, each in rows if each.last_delivered_at]
     yield _family(
         "gateway_destination_last_delivered_timestamp_seconds", "gauge", "When the peer last took one.", taken

@@ -62,7 +62,10 @@ class SourceReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationReport:
-    """One Destination; `accepted` is all it was ever owed, the sum of the four states that follow it."""
+    """One Destination; `accepted` is all it was ever owed, the sum of the four states that follow it.
+
+    `uncommitted` counts Instances that an archive took and has not committed to; None where it is not asked.
+    """
 
     name: str
     type: str
@@ -77,6 +80,7 @@ class DestinationReport:
     last_error: str | None
     last_error_at: datetime | None
     next_try_at: datetime | None
+    uncommitted: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,6 +179,7 @@ def destination_report(
         last_error=status.last_error,
         last_error_at=status.last_error_at,
         next_try_at=status.next_try_at,
+        uncommitted=status.uncommitted,
     )
 
 

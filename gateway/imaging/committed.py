@@ -113,16 +113,23 @@ class CommitmentAnswers:
 
 
 class Committer:
-    """Asks one archive; a task."""
+    """Asks one archive; a task. `noted` hears each round how many Instances it has not committed to."""
 
     def __init__(
-        self, settings: DicomDestination, store: Store, clock: Clock, alarms: Alarms, answers: CommitmentAnswers
+        self,
+        settings: DicomDestination,
+        store: Store,
+        clock: Clock,
+        alarms: Alarms,
+        answers: CommitmentAnswers,
+        noted: Callable[[int], None],
     ) -> None:
         self._settings = settings
         self._store = store
         self._clock = clock
         self._alarms = alarms
         self._answers = answers
+        self._noted = noted
         self._refusals = 0
 
     async def run(self) -> None:
@@ -205,11 +212,10 @@ class Committer:
         """Tell a person when the archive is silent for long."""
         name = self._settings.name
 
-        def read() -> float:
-            _, since = oldest_uncommitted(self._store.readers.connection, name)
-            return 0.0 if since is None else (self._clock.now() - since).total_seconds()
-
-        late = await asyncio.to_thread(read) > LATE_AFTER * self._settings.commitment_timeout_s
+        count, since = await asyncio.to_thread(lambda: oldest_uncommitted(self._store.readers.connection, name))
+        age_s = 0.0 if since is None else (self._clock.now() - since).total_seconds()
+        late = age_s > LATE_AFTER * self._settings.commitment_timeout_s
+        self._noted(count)
         self._alarms.hold(f"uncommitted:{name}", late, f"{name} has not committed to instances that it took long ago")
 
 

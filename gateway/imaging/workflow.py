@@ -102,9 +102,9 @@ class Workflow:
             services[N_EVENT_REPORT_RQ, COMMITMENT_SOP_CLASS] = self._answers
         return Offer(services=services, extended=extended, associated=associated)
 
-    def committer(self, destination: DicomDestination) -> Committer:
-        """Return what asks an archive to commit to what it was sent."""
-        return Committer(destination, self._store, self._clock, self._alarms, self._answers)
+    def committer(self, destination: DicomDestination, noted: Callable[[int], None]) -> Committer:
+        """Return what asks an archive to commit to what it was sent; `noted` hears how many wait for that."""
+        return Committer(destination, self._store, self._clock, self._alarms, self._answers, noted)
 
     def demographics(self, header: Mapping[str, str]) -> dict[str, str] | None:
         """Return what the worklist says of an Instance's patient, by keyword; None where it has no item."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import gateway.console.http_server as http_server
+from gateway.cli.main import main
 from gateway.console.server import PORT_ALARM, ConsoleServer
 from gateway.errors import StoreError
 from tests.gateway.console.house import House, eventually
@@ -91,6 +92,18 @@ def test_metrics_are_well_formed_and_count(house: House) -> None:
     assert found["process_open_fds", ""] > 3
     described = set(re.findall(r"^# TYPE (\S+) (?:counter|gauge)$", answer.text, re.MULTILINE))
     assert described >= {name for name, _ in found}
+
+
+def test_what_an_archive_has_not_committed_to_is_told_where_it_is_asked(
+    house: House, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "gateway_destination_uncommitted{" not in house.get("/metrics").text
+
+    house.app.destinations["ris"].uncommitted = 3
+
+    assert 'gateway_destination_uncommitted{destination="ris"} 3\n' in house.get("/metrics").text
+    assert main(["status", "-c", str(house.config)]) == 0
+    assert "ris: has not committed to 3 instances" in capsys.readouterr().out
 
 
 def test_the_handbook_lists_every_metric_and_no_other(house: House) -> None:

@@ -52,6 +52,7 @@ class House:
         self.store = open_store(folder, self.clock)
         self.alarms = Alarms(self.clock)
         self.again: list[str] = []
+        self.uncommitted: list[int] = []
         self.settings = DESTINATION
         self.answers = CommitmentAnswers(
             self.store, self.clock, self.alarms, lambda: [self.settings], self.again.append
@@ -308,7 +309,7 @@ def serving(archive: Archive, *, offers: str = StorageCommitmentPushModel) -> It
 
 def committer(house: House, port: int) -> Committer:
     house.settings = replace(DESTINATION, port=port, connect_timeout_s=3.0, response_timeout_s=5.0)
-    return Committer(house.settings, house.store, house.clock, house.alarms, house.answers)
+    return Committer(house.settings, house.store, house.clock, house.alarms, house.answers, house.uncommitted.append)
 
 
 async def test_an_archive_is_asked_and_reports_on_the_same_association(house: House) -> None:
@@ -372,6 +373,7 @@ async def test_a_silent_archive_is_asked_again_under_a_new_transaction(
     assert archive.asked == [["1.1"]] * 3
     assert house.query("SELECT count(DISTINCT transaction_uid) FROM archival_request") == 3
     assert [alarm.key for alarm in house.alarms.standing()] == ["uncommitted:pacs"]
+    assert set(house.uncommitted) == {1}
 
 
 async def test_an_archive_that_is_away_is_asked_when_it_is_back(house: House) -> None:
