@@ -10,9 +10,8 @@ nothing is ever compressed, decompressed or made smaller. What each status means
     0110, or A-ABORT in reply        processing failure: later, a limited number of times
     A9xx Cxxx 0122 no context ...    refused
 
-Some archives never answer a broken object, or end with the connection. The Instance at which the connection failed
-SUSPECT_AFTER times goes last; when the peer has taken others and fails at it once more, it counts as a processing
-failure, so that no object stops a lane for ever. Where nothing else was taken, the peer is at fault, and it waits.
+An Instance at which connections keep breaking while others are taken counts as a processing failure too
+(`suspects.py`).
 """
 
 import logging
@@ -55,12 +54,11 @@ from gateway.senders.instances import (
     unmade,
     verdict_of,
 )
+from gateway.senders.suspects import Suspects
 
 PROBES_MAX = 8  # Instances tried behind one that was answered "out of resources"
 BATCH_MAX = 256
 TURN_S = 2.0  # then the lane looks whether something urgent has come
-SUSPECT_AFTER = 5  # failures: a network that is bad for a while changes no order
-SUSPECTS_MAX = BATCH_MAX  # remembered; one that is forgotten is found again
 
 _log = logging.getLogger("gateway.senders")
 
@@ -86,7 +84,7 @@ class DicomSender:
         self._preparer = preparer
         self._bandwidth = bandwidth
         self._association: RequestedAssociation | None = None
-        self._failures: dict[int, int] = {}  # by Delivery at which a connection failed
+        self._suspects = Suspects()
         self._peer_takes = False  # something of this batch was delivered
         self._turn_ends = 0.0
 
@@ -106,7 +104,7 @@ class DicomSender:
             yield receipt
         self._peer_takes = False
         self._turn_ends = self._clock.monotonic() + TURN_S
-        ordered = sorted(in_study_order(instances), key=self._is_suspect)
+        ordered = sorted(in_study_order(instances), key=lambda each: self._suspects.rank(each.delivery_id))
         for group in _by_contexts(ordered, self._wanted):
             batch = _Batch()
             async with aclosing(self._send_group(group, batch)) as receipts:
@@ -196,27 +194,21 @@ class DicomSender:
                 instance, self._preparer, None if syntax == instance.transfer_syntax else syntax
             ) as out:
                 ahead = None if following is None or self._is_changed(following) else _outgoing(following)
-                return self._receipt(out, await _store(association, out, ahead))
+                answer = await _store(association, out, ahead)
+                self._suspects.clear(instance.delivery_id)
+                return self._receipt(out, answer)
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
             return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
         except LinkError as error:
-            if self._is_suspect(instance) and self._peer_takes:
+            if self._suspects.rank(instance.delivery_id) and self._peer_takes:
                 return Receipt(delivery_id=instance.delivery_id, verdict=Verdict.RETRY_CONTENT, reason=str(error))
-            self._note_failure(instance.delivery_id)
+            self._suspects.note(instance.delivery_id)
             raise
         except (ContentError, StoreError, OSError) as error:
             return unmade(instance, error)
 
     def _is_changed(self, instance: Instance) -> bool:
         return self._preparer is not None and self._preparer.changes(instance.parcel.delivery.destination)
-
-    def _is_suspect(self, instance: Instance) -> bool:
-        return self._failures.get(instance.delivery_id, 0) >= SUSPECT_AFTER
-
-    def _note_failure(self, delivery: int) -> None:
-        self._failures[delivery] = self._failures.pop(delivery, 0) + 1
-        while len(self._failures) > SUSPECTS_MAX:
-            del self._failures[next(iter(self._failures))]
 
     def _receipt(self, instance: Instance, answer: Answer) -> Receipt:
         verdict, reason = verdict_of(answer.status)

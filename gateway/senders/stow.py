@@ -8,6 +8,8 @@ it was stored (10.5.3, annex F): in the Referenced or in the Failed SOP Sequence
     400, 413, 415, 500 ...      of several: each is tried alone; of one: refused, or later a limited number of times
     401, 403, 404               later: it is the configuration that is wrong, not the Instance
     408, 429, 502, 503, 504     later, when the archive says
+    a connection that breaks    later; where it keeps breaking, each alone, and what it breaks at while others are
+                                stored a limited number of times (`suspects.py`)
 """
 
 import asyncio
@@ -41,6 +43,7 @@ from gateway.senders.instances import (
     unmade,
     verdict_of,
 )
+from gateway.senders.suspects import Suspects
 
 CHUNK_BYTES = 256 << 10
 REQUEST_BYTES_MAX = 256 << 20  # of several Instances; one may be larger
@@ -57,6 +60,10 @@ _BUSY = (408, 429, 502, 503, 504)
 _DISLIKED = (500,)
 
 _log = logging.getLogger("gateway.senders")
+
+
+class _BrokenError(LinkError):
+    """The connection broke, or nothing was answered: it may be what was sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +92,16 @@ class StowSender:
         self._preparer = preparer
         self._bandwidth = bandwidth
         self._client: httpx.AsyncClient | None = None
+        self._suspects = Suspects()
+        self._peer_takes = False  # something of this batch was stored
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Bring the Parcels study by study; see `gateway.senders.sender`. Raises LinkError and TemporaryError."""
         instances, refusals, unread = await read_instances(parcels, self._objects)
         for receipt in refusals:
             yield receipt
-        for group in _by_bytes(in_study_order(instances)):
+        self._peer_takes = False
+        for group in self._groups(in_study_order(instances)):
             async with aclosing(self._send_group(group)) as receipts:
                 async for receipt in receipts:
                     yield receipt
@@ -121,13 +131,32 @@ class StowSender:
     def _place(self) -> str:
         return httpx.URL(self._settings.url).host
 
+    def _groups(self, instances: list[Instance]) -> Iterator[list[Instance]]:
+        """Return what goes in one request; those that connections break at alone and last."""
+        ordered = sorted(instances, key=lambda each: self._suspects.rank(each.delivery_id))
+        sound = [each for each in ordered if not self._suspects.rank(each.delivery_id)]
+        yield from _by_bytes(sound)
+        for each in ordered[len(sound) :]:
+            yield [each]
+
     async def _send_group(self, instances: list[Instance]) -> AsyncGenerator[Receipt, None]:
         """Send in one request; where the archive does not say which it disliked, one after the other."""
         if not instances:
             return
-        receipts, whole = await self._post(instances)
+        try:
+            receipts, whole = await self._post(instances)
+        except _BrokenError as error:
+            if self._peer_takes and len(instances) == 1 and self._suspects.rank(instances[0].delivery_id):
+                verdict = Verdict.RETRY_CONTENT
+                yield Receipt(delivery_id=instances[0].delivery_id, verdict=verdict, reason=str(error))
+                return
+            for each in instances:
+                self._suspects.note(each.delivery_id)
+            raise
         if whole is None:
             for receipt in _retries_last(receipts):
+                self._peer_takes = self._peer_takes or receipt.verdict is Verdict.DELIVERED
+                self._suspects.clear(receipt.delivery_id)
                 yield receipt
             return
         if len(instances) == 1:
@@ -192,8 +221,10 @@ class StowSender:
                     if len(said) > ANSWER_BYTES_MAX:
                         raise LinkError(f"{self._place}: an answer of more than {ANSWER_BYTES_MAX} bytes")
                 return _Response(response.status_code, bytes(said), response.headers.get("Retry-After"))
-        except httpx.HTTPError as error:
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise LinkError(f"{self._place}: {_words(error)}") from error
+        except httpx.HTTPError as error:
+            raise _BrokenError(f"{self._place}: {_words(error)}") from error
         except OSError as error:
             raise LinkError(f"reading the spool while sending: {error.strerror or error}") from error
 

@@ -1,6 +1,7 @@
 """A DICOMweb archive that answers as told: a plain HTTP server that takes STOW-RS apart by its boundary."""
 
 import json
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class Archive:
     says_nothing: bool = False
     forgets: set[str] = field(default_factory=set)
     cut_after: int | None = None
+    chokes: set[str] = field(default_factory=set)  # ends with the connection at these
     requests: list[list[str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
@@ -48,6 +50,10 @@ def serving(archive: Archive) -> Iterator[Archive]:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             uids = [self._note(part) for part in self._parts(body)]
             archive.requests.append(uids)
+            if archive.chokes & set(uids):
+                self.close_connection = True
+                self.connection.shutdown(socket.SHUT_RDWR)
+                return
             status = archive.statuses.pop(0) if len(archive.statuses) > 1 else archive.statuses[0]
             said = b"" if archive.says_nothing or status not in (200, 202, 409) else json.dumps(_answer(uids)).encode()
             self.send_response(status)

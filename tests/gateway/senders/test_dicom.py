@@ -497,7 +497,7 @@ async def test_a_peer_that_never_answers_is_given_up(destination: DicomDestinati
 async def test_an_object_that_is_never_answered_goes_last_and_then_counts_as_a_failure_where_others_are_taken(
     destination: DicomDestination, spool: Spool, port: int, others: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.senders.dicom.SUSPECT_AFTER", 2)
+    monkeypatch.setattr("gateway.senders.suspects.SUSPECT_AFTER", 2)
     scp, go_on = Scp(), threading.Event()
     poison = _keep_small(spool, 1)
     parcels = [_parcel(1, poison)] + [_parcel(number, _keep_small(spool, number)) for number in (2, 3) if others]

@@ -298,6 +298,30 @@ async def test_a_connection_that_breaks_or_is_refused_is_a_link_error(spool: Spo
     assert "refused" in str(away).lower()
 
 
+async def test_what_an_archive_chokes_on_is_found_and_stops_nobody_for_ever(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.senders.suspects.SUSPECT_AFTER", 2)
+    waiting = parcels([keep_small(spool, number) for number in range(4)])
+    told: list[list[tuple[int, str]]] = []
+    with serving(Archive(chokes={"1.9.0"})) as archive:
+        sender = StowSender(at(archive), spool)
+        for _ in range(6):
+            told.append([])
+            try:
+                async for receipt in sender.send(waiting):
+                    told[-1].append((receipt.delivery_id, receipt.verdict.value))
+            except LinkError:
+                told[-1].append((0, "broken"))
+            waiting = [each for each in waiting if (each.delivery.id, "delivered") not in told[-1]]
+        await sender.close()
+
+    first, *others = [each.delivery.id for each in parcels([None] * 4)]
+    alone, stored = [(0, "broken")], [(number, "delivered") for number in others]
+    assert told == [alone, alone, alone, [*stored, (first, "retry-content")], alone, alone]
+    assert [len(request) for request in archive.requests[:3]] == [4, 4, 1]
+
+
 async def test_an_archive_that_never_answers_is_given_up(spool: Spool) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         destination = replace(
