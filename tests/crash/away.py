@@ -30,7 +30,7 @@ from gateway.store.store import Store
 from simulators.journal import read_journal
 from tests.crash import judging
 from tests.crash.world import Simulator, wait_until
-from tests.system.agents import Agent, free_port
+from tests.system.agents import HEAD, Agent, free_port
 
 INSTANCES = 20_000
 STUDY = 40  # Instances in one
@@ -40,14 +40,9 @@ AWAY_S = 3.0  # of the agent's life, before the PACS is back
 DRAIN_TIMEOUT_S = 1800.0
 CT, EXPLICIT = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.1.2.1"
 
-CONFIG = """
-[gateway]
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "imaging"
 type = "dicom"
@@ -60,6 +55,7 @@ port = {pacs}
 ae_title = "PACS"
 parallel = {parallel}
 """
+)
 
 
 def run_away(

@@ -15,6 +15,16 @@ ROOT = Path(__file__).parents[2]
 READY_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 15.0
 POLL_S = 0.05
+HEAD = """
+[gateway]
+name = "ward"
+data_dir = "{data}"
+[retention]
+reserve = "1 MiB"
+stop_intake_below = "1 MiB"
+[console]
+listen = "127.0.0.1:{console}"
+"""
 
 
 class NotReadyError(Exception):

@@ -19,18 +19,13 @@ import pytest
 
 from gateway.cli.client import AgentNotRunning, call
 from tests.gateway.console.house import eventually, free_port
+from tests.system.agents import HEAD
 
 WAIT_S = 20.0
 
-CONFIG = """
-[gateway]
-name = "system"
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "emr"
 type = "mllp"
@@ -41,6 +36,7 @@ type = "mllp"
 host = "127.0.0.1"
 port = {peer}
 """
+)
 
 
 def hl7_message(number: int) -> bytes:

@@ -9,18 +9,13 @@ import pydicom
 import pytest
 
 from gateway.store.connection import open_reader
-from tests.system.agents import Agent, free_port, listens, until
+from tests.system.agents import HEAD, Agent, free_port, listens, until
 
 TEST_FILES = Path(pydicom.__file__).parent / "data" / "test_files"
 
-CONFIG = """
-[gateway]
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "imaging"
 type = "dicom"
@@ -34,6 +29,7 @@ ae_title = "ORTHANC"
 commitment = true
 commitment_delay_s = 0.2
 """
+)
 
 
 @pytest.fixture

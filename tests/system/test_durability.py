@@ -12,7 +12,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from simulators.dicom_objects import test_images as dicom_images
-from tests.system.agents import Agent, free_port
+from tests.system.agents import HEAD, Agent, free_port
 from tests.system.syscalls import Call, Fault, Trace, read_trace, strace
 
 MESSAGES = 20
@@ -51,14 +51,9 @@ class Run:
         return answer
 
 
-CONFIG = """
-[gateway]
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "emr"
 type = "mllp"
@@ -68,6 +63,7 @@ name = "imaging"
 type = "dicom"
 listen = "127.0.0.1:{dicom}"
 """
+)
 
 
 def run_traced(folder: Path, module: str) -> Run:

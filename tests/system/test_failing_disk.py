@@ -7,19 +7,14 @@ import pytest
 
 from tests.crash.probes import OUT_OF_RESOURCES, ask_dicom, ask_mllp
 from tests.crash.world import World
-from tests.system.agents import Agent, free_port
+from tests.system.agents import HEAD, Agent, free_port
 
 MESSAGES = 60
 TIMEOUT_S = 20.0
 
-CONFIG = """
-[gateway]
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "emr"
 type = "mllp"
@@ -29,6 +24,7 @@ name = "imaging"
 type = "dicom"
 listen = "127.0.0.1:{dicom}"
 """
+)
 
 
 def start(folder: Path, inject: str, *only: str) -> tuple[World, Agent]:

@@ -9,16 +9,11 @@ import pydicom
 import pytest
 
 from tests.gateway.imaging.objects import ct, written
-from tests.system.agents import Agent, free_port, listens, until
+from tests.system.agents import HEAD, Agent, free_port, listens, until
 
-CONFIG = """
-[gateway]
-data_dir = "{folder}/data"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
+CONFIG = (
+    HEAD
+    + """
 [[source]]
 name = "imaging"
 type = "dicom"
@@ -46,6 +41,7 @@ deidentify = "basic"
 secret = {{ file = "{folder}/secret" }}
 set = {{ ClinicalTrialProtocolID = "STUDY-7" }}
 """
+)
 
 
 @contextlib.contextmanager
@@ -65,7 +61,14 @@ def test_each_archive_gets_what_its_route_says(tmp_path: Path) -> None:
     (tmp_path / "secret").write_text("a secret")
     config = tmp_path / "gateway.toml"
     config.write_text(
-        CONFIG.format(folder=tmp_path, console=free_port(), dicom=dicom, pacs=pacs_port, research=research_port)
+        CONFIG.format(
+            data=tmp_path / "data",
+            folder=tmp_path,
+            console=free_port(),
+            dicom=dicom,
+            pacs=pacs_port,
+            research=research_port,
+        )
     )
     clean, burned = ct(SOPInstanceUID="1.9.1"), ct(SOPInstanceUID="1.9.2", BurnedInAnnotation="YES")
     other = ct(SOPInstanceUID="1.9.3", Modality="MR")

@@ -25,20 +25,10 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 from pynetdicom import AE, _config, build_context
 
 from gateway.formats.dicom import read_meta
-from tests.system.agents import Agent, free_port, listens
+from tests.system.agents import HEAD, Agent, free_port, listens
 
 WAIT_S = 40.0
 
-HEAD = """
-[gateway]
-name = "ward"
-data_dir = "{data}"
-[retention]
-reserve = "1 MiB"
-stop_intake_below = "1 MiB"
-[console]
-listen = "127.0.0.1:{console}"
-"""
 
 # What storescu proposes besides the uncompressed syntaxes, by option.
 PROPOSALS = {
