@@ -171,7 +171,7 @@ class DicomSender:
                     yield receipt
                 if batch.is_over:
                     return
-                if self._clock.monotonic() >= self._turn_ends:
+                if batch.may_pause and self._clock.monotonic() >= self._turn_ends:
                     batch.is_over = True
                     break
             last = batch.held_back()
@@ -247,6 +247,11 @@ class _Batch:
         self._held: Receipt | None = None
         self._proved = False
         self._asked = 0
+
+    @property
+    def may_pause(self) -> bool:
+        """Return whether nothing is held back, or it is known who is at fault: however slow, the others are tried."""
+        return self._held is None or self._proved
 
     def judge(self, receipt: Receipt) -> Receipt | None:
         """Return the Receipt to give now, None for one that is held back."""

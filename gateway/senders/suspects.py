@@ -6,7 +6,7 @@ where nothing else was taken, the archive is, and it waits.
 """
 
 SUSPECT_AFTER = 5  # failures: a network that is bad for a while changes no order
-REMEMBERED_MAX = 256  # one that is forgotten is found again
+REMEMBERED_MAX = 1024  # one that is forgotten is found again
 
 
 class Suspects:

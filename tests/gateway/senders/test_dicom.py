@@ -799,6 +799,20 @@ async def test_a_turn_ends_after_a_while_so_that_what_is_urgent_gets_its_own(
     assert others == [3, 4]
 
 
+async def test_a_turn_does_not_end_before_it_is_known_who_is_at_fault(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    clock = ManualClock()
+    parcels = [_parcel(number, _keep_small(spool, number)) for number in range(1, 4)]
+    scp = Scp()
+    scp.statuses, scp.on_store = [0xA700, 0], lambda: clock.advance(TURN_S)
+    with _archive(scp, port):
+        receipts = [receipt async for receipt in DicomSender(destination, spool, clock).send(parcels)]
+
+    told = [(receipt.delivery_id, receipt.verdict) for receipt in receipts]
+    assert told == [(2, Verdict.DELIVERED), (1, Verdict.RETRY_CONTENT)]
+
+
 async def test_bandwidth_is_shared_by_the_lanes(destination: DicomDestination, spool: Spool, storescp: Path) -> None:
     bandwidth = Bandwidth(2_000_000, SystemClock())
     names = [_keep_small(spool, number, bulk=600_000) for number in range(2)]
