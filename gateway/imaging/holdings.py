@@ -7,6 +7,7 @@ comes first waits until what was acknowledged before it is in the index.
 import asyncio
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from gateway.dataset import Attributes, Element
 from gateway.errors import ContentError, StoreError
@@ -115,7 +116,7 @@ class Holdings:
             while self._mark < goal:
                 until, read = await asyncio.to_thread(self._read_piece, goal)
                 if read or until - self._written >= LOOK_MAX:  # what is nobody's images costs no transaction
-                    await asyncio.wrap_future(self._store.call(lambda c, u=until, r=read: add_holdings(c, u, r)))  # type: ignore[misc]
+                    await asyncio.wrap_future(self._store.call(partial(add_holdings, until=until, holdings=read)))
                     self._written = until
                 self._mark = until
 
