@@ -69,8 +69,9 @@ class Draft:
             os.posix_fadvise(self._number, start, self.size - start, os.POSIX_FADV_DONTNEED)
 
     def sync(self) -> None:
-        """Return when everything written is on the disk. Raises OSError."""
+        """Return when everything written is on the disk; it leaves the memory. Raises OSError."""
         os.fdatasync(self._number)
+        os.posix_fadvise(self._number, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the file, if it is open; a disk that fails now says nothing of what it has synced."""
