@@ -1,45 +1,20 @@
-"""An association that we request: C-STORE, C-ECHO, C-FIND and its like, N-services; on the loop.
+"""What we ask of a peer on an association: C-ECHO, C-STORE, C-FIND, C-GET, C-MOVE and the N-services; on the loop.
 
-    connected --A-ASSOCIATE-AC--> open --one operation at a time--> open --release--> closed
-                                  open --A-ABORT, silence, a response nobody asked for--> closed, LinkError
-
-One operation is outstanding (the window is one), and a response belongs to the operation whose message id it names, so
-none can be taken by another. What the peer asks for on the same association (N-EVENT-REPORT, the C-STOREs of a C-GET)
-is answered by `serve`. Every wait has a limit: connecting and negotiating `connect_timeout_s`, a response
-`response_timeout_s`, a write without progress `stall_s`, a release RELEASE_S.
+The conversation itself, its limits and its end, is `dicom_conversation.py`.
 """
 
-import asyncio
-import os
-from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 
 from gateway.clock import Clock
-from gateway.errors import GatewayError, LinkError, TemporaryError
-from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
+from gateway.net.dicom_conversation import PENDING, ChooseSink, Conversation, Serve
 from gateway.net.dicom_file import FileOut
 from gateway.net.dicom_peer import Answer, Asked, NoContextError, Outgoing, Peer, PeerAbortError, Reply, Wanted
-from gateway.net.dicom_wire import Wire
-from gateway.protocols.dimse import Command, Field, encode_command, response_to
-from gateway.protocols.negotiation import CONTEXTS_MAX, Acceptance, Proposal, ProposedContext, Role
-from gateway.protocols.pdu import COMMAND, BytesSink, Sink, encode_fragments, fragment_bytes
-from gateway.protocols.upper_layer import (
-    PDU_MAX,
-    Accepted,
-    Context,
-    Ended,
-    Event,
-    Message,
-    Rejected,
-    ReleaseAsked,
-    Requested,
-    State,
-    UpperLayer,
-)
+from gateway.protocols.dimse import Command, Field
+from gateway.protocols.negotiation import Role
 
 __all__ = [
+    "PENDING",
     "Answer",
     "Asked",
     "NoContextError",
@@ -52,32 +27,8 @@ __all__ = [
     "open_association",
 ]
 
-RELEASE_S = 5.0
-LAST_WORD_S = 0.5  # for an A-ABORT that is still on its way when a write has failed
-RESPONSES_MAX = 64  # responses not yet looked at; more and nothing is read
-DATA_SET_BYTES_MAX = 16 << 20  # of a response, or of what a peer asks; objects have a Sink of their own
-PENDING = (0xFF00, 0xFF01)
 VERIFICATION = "1.2.840.10008.1.1"
 LOW_PRIORITY, MEDIUM_PRIORITY, HIGH_PRIORITY = 2, 0, 1  # (0000,0700), PS3.7, 9.3.1
-
-
-Serve = Callable[[Asked], Awaitable[Reply]]
-ChooseSink = Callable[[Context, Command], Sink]
-
-
-@dataclass(slots=True)
-class _Operation:
-    """What is outstanding, and what came in answer; `last` when that was all."""
-
-    message_id: int
-    last: bool = False
-    came: deque[Message] = field(default_factory=deque)
-    waiter: asyncio.Future[None] | None = None
-
-    def wake(self) -> None:
-        """Let whoever waits look."""
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(None)
 
 
 async def open_association(
@@ -96,62 +47,50 @@ async def open_association(
     (by default memory). Raises TemporaryError when the peer rejects for now, NoContextError when it takes none of the
     contexts, LinkError for anything else.
     """
-    association = RequestedAssociation(peer, clock, serve, choose)
+    conversation = Conversation(peer, clock, serve, choose)
     try:
-        await association._open(contexts, roles or {}, extended or {})
+        await conversation.open(contexts, roles or {}, extended or {})
     except BaseException:
-        await association.abort()
+        await conversation.abort()
         raise
-    return association
+    return RequestedAssociation(conversation)
 
 
 class RequestedAssociation:
     """Made by `open_association`; one task at a time uses an operation, others wait."""
 
-    def __init__(self, peer: Peer, clock: Clock, serve: Serve | None, choose: ChooseSink | None) -> None:
-        self.peer = peer
-        self._clock = clock
-        self._serve = serve
-        self._choose = choose
-        self._layer = UpperLayer(requestor=True, pdu_max=PDU_MAX, choose=self._sink, now=clock.monotonic())
-        self._wire = Wire(
-            lambda: self._layer.buffers()[0], self._received, self._lost, stall_s=peer.stall_s, name="dicom-out"
-        )
-        self._wire.pace = peer.pace
-        self._opened: asyncio.Future[Acceptance] = asyncio.get_running_loop().create_future()
-        self._ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
-        self._one = asyncio.Lock()
-        self._operation: _Operation | None = None
-        self._message_id = 0
-        self._serving: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
-        self._ids: dict[tuple[str, str], int] = {}
-        self._acceptance: Acceptance | None = None
+    def __init__(self, conversation: Conversation) -> None:
+        self.peer = conversation.peer
+        self._talk = conversation
 
     # --- what was agreed on ---
 
     @property
     def is_open(self) -> bool:
         """Return whether operations may still be asked for."""
-        return self._layer.state is State.ESTABLISHED
+        return self._talk.is_open
 
     def accepts(self, sop_class_uid: str) -> tuple[str, ...]:
         """Return the transfer syntaxes in which the peer takes a SOP Class."""
-        return tuple(syntax for (uid, syntax) in self._ids if uid == sop_class_uid)
+        return tuple(syntax for (uid, syntax) in self._talk.ids if uid == sop_class_uid)
 
     def extended(self, sop_class_uid: str) -> bytes:
         """Return the peer's answer to the extended negotiation of a SOP Class."""
-        return b"" if self._acceptance is None else self._acceptance.extended.get(sop_class_uid, b"")
+        agreed = self._talk.acceptance
+        return b"" if agreed is None else agreed.extended.get(sop_class_uid, b"")
 
     def role(self, sop_class_uid: str) -> Role | None:
         """Return the roles that the peer granted us for a SOP Class, None for the default ones."""
-        return None if self._acceptance is None else self._acceptance.roles.get(sop_class_uid)
+        agreed = self._talk.acceptance
+        return None if agreed is None else agreed.roles.get(sop_class_uid)
 
     # --- operations ---
 
     async def echo(self) -> Answer:
         """Say C-ECHO. Raises LinkError, NoContextError."""
-        return await self._ask(self._context_id(VERIFICATION), Command(field=Field.C_ECHO, sop_class_uid=VERIFICATION))
+        return await self._ask(
+            self._talk.context_id(VERIFICATION), Command(field=Field.C_ECHO, sop_class_uid=VERIFICATION)
+        )
 
     async def store(
         self,
@@ -180,20 +119,11 @@ class RequestedAssociation:
             move_originator_ae_title=originator,
             move_originator_message_id=originator_id,
         )
-        async with self._one:
-            operation = await self._begin(file.context_id, command, file=file)
-            try:
-                with suppress(NoContextError):
-                    if ahead is not None:
-                        self._wire.look_ahead(self._file(ahead))
-                return self._answer(await self._response(operation))
-            finally:
-                self._operation = None
-
-    def _file(self, out: Outgoing) -> FileOut:
-        context_id = self._context_id(out.sop_class_uid, out.transfer_syntax)
-        fragment = fragment_bytes(self._layer.peer_pdu_max, PDU_MAX)
-        return FileOut(out.path, out.dataset_offset, out.size, context_id, fragment)
+        async with self._talk.ask(file.context_id, command, file=file) as operation:
+            with suppress(NoContextError):
+                if ahead is not None:
+                    self._talk.look_ahead(self._file(ahead))
+            return await self._talk.response(operation)
 
     async def find(
         self, sop_class_uid: str, identifier: bytes, *, priority: int = MEDIUM_PRIORITY
@@ -213,21 +143,16 @@ class RequestedAssociation:
 
     async def query(self, command: Command, identifier: bytes) -> AsyncGenerator[Answer, None]:
         """Ask C-FIND, C-GET or C-MOVE and yield every response, the final one last; as `find`."""
-        context_id = self._context_id(command.sop_class_uid)
-        async with self._one:
-            operation = await self._begin(context_id, command, identifier)
+        async with self._talk.ask(self._talk.context_id(command.sop_class_uid), command, identifier) as operation:
             final = False
             try:
                 while not final:
-                    answer = self._answer(await self._response(operation))
+                    answer = await self._talk.response(operation)
                     final = answer.status not in PENDING
                     yield answer
             finally:
-                try:
-                    if not final and self.is_open:
-                        await self._cancel(context_id, operation)
-                finally:
-                    self._operation = None
+                if not final and self.is_open:
+                    await self._talk.cancel(operation)
 
     async def normalised(
         self,
@@ -251,303 +176,21 @@ class RequestedAssociation:
             action_type=action_type,
             event_type=event_type,
         )
-        return await self._ask(self._context_id(sop_class_uid), command, data)
+        return await self._ask(self._talk.context_id(sop_class_uid), command, data)
 
     async def release(self) -> None:
         """Release, so that the peer knows all has come; never raises for a peer that has gone."""
-        if self.is_open:
-            self._layer.release()
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(RELEASE_S):
-                    await self._flush()
-                    await asyncio.shield(self._ended)
-        await self.abort()
+        await self._talk.release()
 
     async def abort(self) -> None:
         """Abort if it still stands, and close."""
-        if self._layer.state not in (State.ENDING, State.CLOSED):
-            self._layer.abort(self._clock.monotonic())
-            self._happened()
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(RELEASE_S):
-                    await self._flush()
-        for task in self._serving:
-            task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._wire.close()
-
-    # --- inside ---
-
-    async def _open(self, contexts: Sequence[Wanted], roles: Mapping[str, Role], extended: Mapping[str, bytes]) -> None:
-        assert 0 < len(contexts) <= CONTEXTS_MAX, "1 to 128 contexts"
-        peer = self.peer
-        proposal = Proposal(
-            called_ae_title=peer.ae_title,
-            calling_ae_title=peer.calling_ae_title,
-            contexts=tuple(
-                ProposedContext(2 * number + 1, wanted.sop_class_uid, wanted.transfer_syntaxes)
-                for number, wanted in enumerate(contexts)
-            ),
-            pdu_max=PDU_MAX,
-            implementation_uid=IMPLEMENTATION_UID,
-            implementation_version=IMPLEMENTATION_VERSION.decode(),
-            roles=roles,
-            extended=extended,
-        )
-        try:
-            async with asyncio.timeout(peer.connect_timeout_s):
-                await self._wire.connect(peer.host, peer.port, peer.tls, peer.server_name)
-                self._layer.request(proposal)
-                await self._flush()
-                self._acceptance = await self._opened
-        except TimeoutError:
-            raise LinkError(f"{peer.words}: no association within {peer.connect_timeout_s:g} s") from None
-        except OSError as error:
-            raise LinkError(f"{peer.words}: {_reason(error)}") from error
-        for context_id, context in self._layer.contexts.items():
-            self._ids.setdefault((context.abstract_syntax, context.transfer_syntax), context_id)
-        if not self._ids:
-            raise NoContextError(f"{peer.words} accepted none of the presentation contexts")
-
-    def _context_id(self, sop_class_uid: str, transfer_syntax: str | None = None) -> int:
-        for (uid, syntax), context_id in self._ids.items():
-            if uid == sop_class_uid and transfer_syntax in (None, syntax):
-                return context_id
-        raise NoContextError(
-            f"{self.peer.words} takes no SOP Class {sop_class_uid}"
-            + (f" in {transfer_syntax}" if transfer_syntax else "")
-        )
+        await self._talk.abort()
 
     async def _ask(self, context_id: int, command: Command, data: bytes = b"") -> Answer:
         """Do one operation that has one response."""
-        async with self._one:
-            operation = await self._begin(context_id, command, data)
-            try:
-                return self._answer(await self._response(operation))
-            finally:
-                self._operation = None
+        async with self._talk.ask(context_id, command, data) as operation:
+            return await self._talk.response(operation)
 
-    async def _begin(
-        self, context_id: int, command: Command, data: bytes = b"", *, file: FileOut | None = None
-    ) -> _Operation:
-        if not self.is_open:
-            raise self._end_error()
-        self._message_id = self._message_id % 0xFFFF + 1
-        operation = self._operation = _Operation(self._message_id)
-        command = replace(command, message_id=self._message_id)
-        try:
-            if file is None:
-                self._layer.send(context_id, command, data)
-                await self._flush()
-            else:
-                head = list(encode_fragments(context_id, encode_command(command), COMMAND, file.fragment))
-                await self._wire.write_file(head, file)
-        except OSError:  # the file: nothing was sent
-            self._operation = None
-            raise
-        except LinkError as error:
-            self._operation = None
-            await asyncio.wait({self._ended}, timeout=LAST_WORD_S)  # an A-ABORT may explain it
-            await self._give_up(str(error))
-            raise self._end_error() from error
-        except BaseException:  # cancelled with a message half sent: nothing more can follow on this association
-            self._operation = None
-            await self._give_up("an operation was cancelled")
-            raise
-        return operation
-
-    async def _response(self, operation: _Operation) -> Message:
-        """Wait for the next response of an operation. Raises LinkError."""
-        if not operation.came and not self._ended.done():
-            operation.waiter = asyncio.get_running_loop().create_future()
-            try:
-                async with asyncio.timeout(self.peer.response_timeout_s):
-                    await operation.waiter
-            except TimeoutError:
-                await self._give_up("no response in time")
-                raise LinkError(f"{self.peer.words}: no response within {self.peer.response_timeout_s:g} s") from None
-            except asyncio.CancelledError:
-                await self._give_up("an operation was cancelled")
-                raise
-        if operation.came:
-            if len(operation.came) == RESPONSES_MAX // 2:
-                self._wire.pause(False)
-            return operation.came.popleft()
-        raise self._end_error()
-
-    async def _cancel(self, context_id: int, operation: _Operation) -> None:
-        """Say C-CANCEL and read up to the final response."""
-        command = Command(field=Field.C_CANCEL, responded_to=operation.message_id)
-        self._layer.send(context_id, command)
-        with suppress(LinkError):
-            await self._flush()
-            while self._answer(await self._response(operation)).status in PENDING:
-                pass
-
-    async def _give_up(self, words: str) -> None:
-        if self._layer.state not in (State.ENDING, State.CLOSED):
-            self._layer.abort(self._clock.monotonic(), words)
-            self._happened()
-            with suppress(GatewayError):
-                await self._flush()
-        self._wire.cut()
-
-    async def _flush(self) -> None:
-        output = self._layer.take_output()
-        if output:
-            await self._wire.write(output)
-
-    def _answer(self, message: Message) -> Answer:
-        command = message.command
-        return Answer(
-            status=0 if command.status is None else command.status,
-            comment=command.comment,
-            command=command,
-            data=message.sink.data if isinstance(message.sink, BytesSink) else b"",
-            transfer_syntax=self._layer.contexts[message.context_id].transfer_syntax,
-        )
-
-    def _sink(self, context_id: int, command: Command) -> Sink:
-        if command.is_response or self._choose is None:
-            return BytesSink(DATA_SET_BYTES_MAX)
-        return self._choose(self._layer.contexts[context_id], command)
-
-    # --- what comes, on the loop ---
-
-    def _received(self, count: int) -> bool:
-        """Take bytes; return whether more is awaited before something is written."""
-        self._layer.received(count, self._clock.monotonic())
-        self._happened()
-        self._write_soon()
-        return self._operation is None or not self._operation.last
-
-    def _lost(self, words: str) -> None:
-        self._layer.closed(words)
-        self._happened()
-
-    def _happened(self) -> None:
-        for event in self._layer.take_events():
-            self._happen(event)
-        self._set_timer()
-
-    def _happen(self, event: Event) -> None:
-        match event:
-            case Accepted(acceptance):
-                if not self._opened.done():
-                    self._opened.set_result(acceptance)
-            case Rejected(rejection):
-                words = f"{self.peer.words} rejected the association: {rejection.words}"
-                self._fail_opening(TemporaryError(words) if rejection.is_transient else LinkError(words))
-            case Message():
-                self._message_came(event)
-            case ReleaseAsked():
-                self._layer.answer_release(self._clock.monotonic())
-                self._happened()
-            case Ended():
-                if not self._ended.done():
-                    self._ended.set_result(event)
-                if self._operation is not None:
-                    self._operation.wake()
-                self._fail_opening(self._end_error())
-            case Requested():
-                raise AssertionError("a requestor is not requested")
-
-    def _message_came(self, message: Message) -> None:
-        command = message.command
-        if not command.is_response:
-            self._begin_serving(message)
-        elif self._operation is not None and command.responded_to == self._operation.message_id:
-            self._operation.came.append(message)
-            self._operation.last = command.status not in PENDING
-            self._operation.wake()
-            if len(self._operation.came) == RESPONSES_MAX:
-                self._wire.pause(True)
-        else:
-            self._layer.abort(self._clock.monotonic(), "a response to nothing that was asked")
-            self._happened()
-
-    def _begin_serving(self, message: Message) -> None:
-        if message.command.field == Field.C_CANCEL:
-            return
-        if len(self._serving) > 1:
-            self._layer.abort(self._clock.monotonic(), "more requests than the window allows")
-            self._happened()
-            return
-        task = asyncio.get_running_loop().create_task(self._answer_request(message))
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-
-    async def _answer_request(self, message: Message) -> None:
-        command = message.command
-        asked = Asked(command=command, context=self._layer.contexts[message.context_id], sink=message.sink)
-        reply = Reply(status=0x0211, comment="not offered on this association")
-        if command.field == Field.C_ECHO:
-            reply = Reply(status=0)
-        elif self._serve is not None:
-            reply = await self._serve(asked)
-        response = Command(
-            field=response_to(command.field),
-            responded_to=command.message_id,
-            sop_class_uid=command.sop_class_uid,
-            sop_instance_uid=command.sop_instance_uid,
-            event_type=command.event_type,
-            action_type=command.action_type,
-            status=reply.status,
-            comment=reply.comment,
-            has_data=bool(reply.data),
-        )
-        if self._layer.state is State.ESTABLISHED:
-            self._layer.send(message.context_id, response, reply.data)
-            with suppress(LinkError):  # whoever waits for the association hears of its end
-                await self._flush()
-
-    def _write_soon(self) -> None:
-        """Write what the layer itself had to say: a release's answer, an abort."""
-        output = self._layer.take_output()
-        if output:
-            task = asyncio.get_running_loop().create_task(self._write_quietly(output))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
-
-    async def _write_quietly(self, output: list[bytes]) -> None:
-        with suppress(LinkError):
-            await self._wire.write(output)
-
-    def _set_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        deadline = self._layer.deadline
-        if deadline is not None:
-            delay = max(0.0, deadline - self._clock.monotonic())
-            self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self._layer.tick(self._clock.monotonic())
-        if self._layer.state is State.CLOSED:
-            self._wire.cut()
-        self._happened()
-        self._write_soon()
-
-    def _fail_opening(self, error: GatewayError) -> None:
-        if not self._opened.done():
-            self._opened.set_exception(error)
-            self._opened.exception()  # seen, should nobody wait any more
-
-    def _end_error(self) -> LinkError:
-        if not self._ended.done():
-            return LinkError(f"{self.peer.words}: the association is being released")
-        ended = self._ended.result()
-        kind = PeerAbortError if ended.aborted_by_peer else LinkError
-        return kind(f"{self.peer.words}: {ended.words}")
-
-
-def _reason(error: OSError) -> str:
-    """Return why, in the system's words: those of asyncio and OpenSSL name addresses and lines of source."""
-    if reason := getattr(error, "reason", None):
-        return str(reason)
-    if error.errno is not None and error.errno > 0:
-        return os.strerror(error.errno).lower()
-    return error.strerror or str(error) or type(error).__name__
+    def _file(self, out: Outgoing) -> FileOut:
+        context_id = self._talk.context_id(out.sop_class_uid, out.transfer_syntax)
+        return FileOut(out.path, out.dataset_offset, out.size, context_id, self._talk.fragment)
