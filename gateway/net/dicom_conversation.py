@@ -20,7 +20,7 @@ from gateway.clock import Clock
 from gateway.errors import GatewayError, LinkError, TemporaryError
 from gateway.formats.dicom import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION
 from gateway.net.dicom_file import FileOut
-from gateway.net.dicom_peer import Answer, Asked, NoContextError, Peer, PeerAbortError, Reply, Wanted
+from gateway.net.dicom_peer import Answer, Asked, NoAnswerError, NoContextError, Peer, PeerAbortError, Reply, Wanted
 from gateway.net.dicom_wire import Wire
 from gateway.protocols.dimse import Command, Field, encode_command, response_to
 from gateway.protocols.negotiation import CONTEXTS_MAX, Acceptance, Proposal, ProposedContext, Role
@@ -168,7 +168,8 @@ class Conversation:
                     await operation.waiter
             except TimeoutError:
                 await self._give_up("no response in time")
-                raise LinkError(f"{self.peer.words}: no response within {self.peer.response_timeout_s:g} s") from None
+                words = f"{self.peer.words}: no response within {self.peer.response_timeout_s:g} s"
+                raise NoAnswerError(words) from None
             except asyncio.CancelledError:
                 await self._give_up("an operation was cancelled")
                 raise

@@ -19,6 +19,10 @@ class PeerAbortError(LinkError):
     """The peer aborted on purpose: it may be the content that it could not take."""
 
 
+class NoAnswerError(LinkError):
+    """The peer did not answer an operation in time."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """Whom to call, and how long to wait; `server_name` is what its certificate must say, by default the host.

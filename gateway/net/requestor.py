@@ -9,7 +9,17 @@ from contextlib import suppress
 from gateway.clock import Clock
 from gateway.net.dicom_conversation import PENDING, ChooseSink, Conversation, Serve
 from gateway.net.dicom_file import FileOut
-from gateway.net.dicom_peer import Answer, Asked, NoContextError, Outgoing, Peer, PeerAbortError, Reply, Wanted
+from gateway.net.dicom_peer import (
+    Answer,
+    Asked,
+    NoAnswerError,
+    NoContextError,
+    Outgoing,
+    Peer,
+    PeerAbortError,
+    Reply,
+    Wanted,
+)
 from gateway.protocols.dimse import Command, Field
 from gateway.protocols.negotiation import Role
 
@@ -17,6 +27,7 @@ __all__ = [
     "PENDING",
     "Answer",
     "Asked",
+    "NoAnswerError",
     "NoContextError",
     "Outgoing",
     "Peer",

@@ -42,6 +42,7 @@ from gateway.net.tls import client_context
 from gateway.pacing import Bandwidth
 from gateway.protocols.negotiation import CONTEXTS_MAX
 from gateway.protocols.upper_layer import STALL_S
+from gateway.senders.archive_line import ArchiveLine
 from gateway.senders.dicom_mpps import MPPS_CONTEXT, send_step
 from gateway.senders.instances import (
     Instance,
@@ -83,7 +84,8 @@ class DicomSender:
         self._clock = clock
         self._preparer = preparer
         self._bandwidth = bandwidth
-        self._association: RequestedAssociation | None = None
+        self._line = ArchiveLine(self._open)
+        self._steps: RequestedAssociation | None = None
         self._suspects = Suspects()
         self._peer_takes = False  # something of this batch was delivered
         self._turn_ends = 0.0
@@ -131,16 +133,15 @@ class DicomSender:
         return f"C-ECHO answered by {self._settings.ae_title} at {self._settings.host} in {took_ms:.0f} ms"
 
     async def close(self) -> None:
-        """End what runs; between two batches nothing stands."""
-        if self._association is not None:
-            await self._association.abort()
+        """End what runs, and what stands for the next batch."""
+        if self._steps is not None:
+            await self._steps.abort()
+        await self._line.close()
 
     async def _send_steps(self, steps: list[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Tell of procedure steps, in their order: what a Modality created before what it set."""
         try:
-            association = self._association = await open_association(
-                peer_of(self._settings), [MPPS_CONTEXT], self._clock
-            )
+            association = self._steps = await open_association(peer_of(self._settings), [MPPS_CONTEXT], self._clock)
         except NoContextError:
             for parcel in steps:
                 yield refused(parcel.delivery.id, "the peer takes no procedure steps")
@@ -149,24 +150,21 @@ class DicomSender:
             for parcel in steps:
                 yield await send_step(association, parcel)
         finally:
-            self._association = None
+            self._steps = None
             await association.release()
 
     async def _send_group(self, instances: list[Instance], batch: "_Batch") -> AsyncGenerator[Receipt, None]:
         """Send what one association can carry."""
-        wanted = dict.fromkeys(each for instance in instances for each in self._wanted(instance))
-        pace = None if self._bandwidth is None else self._bandwidth.debt_s
         try:
-            association = self._association = await open_association(
-                replace(peer_of(self._settings), pace=pace), list(wanted), self._clock
-            )
+            await self._line.take(dict.fromkeys(each for instance in instances for each in self._wanted(instance)))
         except NoContextError:
             for instance in instances:
                 yield _no_context(instance)
             return
+        all_is_well = False
         try:
             for instance, following in zip_longest(instances, instances[1:]):
-                receipt = batch.judge(await self._send_one(association, instance, following))
+                receipt = batch.judge(await self._send_one(instance, following))
                 if receipt is not None:
                     yield receipt
                 if batch.is_over:
@@ -177,14 +175,15 @@ class DicomSender:
             last = batch.held_back()
             if last is not None:
                 yield last
+            all_is_well = last is None
         finally:
-            self._association = None
-            await association.release()
+            if all_is_well:
+                self._line.rest()
+            else:
+                await self._line.release()
 
-    async def _send_one(
-        self, association: RequestedAssociation, instance: Instance, following: Instance | None
-    ) -> Receipt:
-        taken = association.accepts(instance.sop_class_uid)
+    async def _send_one(self, instance: Instance, following: Instance | None) -> Receipt:
+        taken = self._line.accepts(instance.sop_class_uid)
         converts = self._converts(instance)
         syntax = next((each for each in (instance.transfer_syntax, *converts) if each in taken), None)
         if syntax is None:
@@ -194,7 +193,7 @@ class DicomSender:
                 instance, self._preparer, None if syntax == instance.transfer_syntax else syntax
             ) as out:
                 ahead = None if following is None or self._is_changed(following) else _outgoing(following)
-                answer = await _store(association, out, ahead)
+                answer = await self._store(out, ahead)
                 self._suspects.clear(instance.delivery_id)
                 return self._receipt(out, answer)
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
@@ -206,6 +205,17 @@ class DicomSender:
             raise
         except (ContentError, StoreError, OSError) as error:
             return unmade(instance, error)
+
+    async def _store(self, instance: Instance, ahead: Outgoing | None) -> Answer:
+        priority = HIGH_PRIORITY if instance.parcel.delivery.priority else LOW_PRIORITY
+        try:
+            return await self._line.store(_outgoing(instance), priority=priority, ahead=ahead)
+        except OSError as error:
+            raise LinkError(f"reading the spool while sending: {error.strerror}") from error
+
+    async def _open(self, wanted: list[Wanted]) -> RequestedAssociation:
+        pace = None if self._bandwidth is None else self._bandwidth.debt_s
+        return await open_association(replace(peer_of(self._settings), pace=pace), wanted, self._clock)
 
     def _is_changed(self, instance: Instance) -> bool:
         return self._preparer is not None and self._preparer.changes(instance.parcel.delivery.destination)
@@ -286,14 +296,6 @@ def peer_of(settings: DicomDestination) -> Peer:
         response_timeout_s=settings.response_timeout_s,
         stall_s=STALL_S,
     )
-
-
-async def _store(association: RequestedAssociation, instance: Instance, ahead: Outgoing | None) -> Answer:
-    priority = HIGH_PRIORITY if instance.parcel.delivery.priority else LOW_PRIORITY
-    try:
-        return await association.store(_outgoing(instance), priority=priority, ahead=ahead)
-    except OSError as error:
-        raise LinkError(f"reading the spool while sending: {error.strerror}") from error
 
 
 def _outgoing(instance: Instance) -> Outgoing:

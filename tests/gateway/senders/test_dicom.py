@@ -180,12 +180,15 @@ class Scp:
         self.on_store: Callable[[], None] = lambda: None
         self.released = threading.Event()
         self.associations = 0
+        self.aborts_at = 0  # the C-STORE, counted from 1, that is answered by A-ABORT
 
     def answer(self, event: evt.Event) -> Dataset:
         self.uids.append(str(event.request.AffectedSOPInstanceUID))
         self.priorities.append(int(event.request.Priority))
         self.data_sets.append(event.request.DataSet.getvalue())
         self.on_store()
+        if len(self.uids) == self.aborts_at:
+            event.assoc.abort()
         response = Dataset()
         response.Status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         return response
@@ -276,6 +279,77 @@ async def test_one_association_serves_a_batch_and_is_released(
     assert [receipt.delivery_id for receipt in receipts] == list(range(1, 65))
     assert scp.uids == [f"1.2.3.{number}" for number in range(64)]
     assert scp.associations == 1
+
+
+# --- an association outlives its batch ---
+
+
+async def test_the_next_batch_goes_on_the_same_association_which_is_released_after_a_while(
+    destination: DicomDestination, spool: Spool, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with _archive(Scp(), port) as scp:
+        sender = DicomSender(destination, spool, SystemClock())
+        for number in range(1, 4):
+            if number == 3:
+                monkeypatch.setattr("gateway.senders.archive_line.LINGER_S", 0.01)
+            told = [receipt.verdict async for receipt in sender.send([_parcel(number, _keep_small(spool, number))])]
+            assert told == [Verdict.DELIVERED]
+        assert scp.associations == 1
+        assert await asyncio.to_thread(scp.released.wait, 10)
+
+        told = [receipt.verdict async for receipt in sender.send([_parcel(4, _keep_small(spool, 4))])]
+        await sender.close()
+
+    assert told == [Verdict.DELIVERED]
+    assert scp.associations == 2
+
+
+async def test_what_needs_other_contexts_gets_an_association_of_its_own(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    with _archive(Scp(), port) as scp:
+        sender = DicomSender(destination, spool, SystemClock())
+        other = _keep(spool, b"", uid="1.2.3.2", sop_class="1.2.840.10008.5.1.4.1.1.4")
+        for number, name in enumerate((_keep_small(spool, 1), other, _keep_small(spool, 3))):
+            receipts = [receipt async for receipt in sender.send([_parcel(number, name)])]
+            assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED if number == 1 else Verdict.DELIVERED]
+        await sender.close()
+
+    assert scp.uids == ["1.2.3.1", "1.2.3.3"]
+    assert scp.associations == 3
+
+
+async def test_a_peer_that_leaves_a_resting_association_has_not_failed(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    with _archive(Scp(), port) as scp:
+        scp.aborts_at = 2
+        sender = DicomSender(destination, spool, SystemClock())
+        for batch in ((1,), (2, 3)):
+            parcels = [_parcel(number, _keep_small(spool, number)) for number in batch]
+            told = [(receipt.delivery_id, receipt.verdict) async for receipt in sender.send(parcels)]
+            assert told == [(number, Verdict.DELIVERED) for number in batch]
+        await sender.close()
+
+    assert scp.uids == ["1.2.3.1", "1.2.3.2", "1.2.3.2", "1.2.3.3"]
+    assert scp.associations == 2
+
+
+async def test_a_peer_that_is_silent_on_a_resting_association_is_waited_for_once(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    scp, go_on = Scp(), threading.Event()
+    with _archive(scp, port):
+        sender = DicomSender(replace(destination, response_timeout_s=0.4), spool, SystemClock())
+        parcels = [_parcel(number, _keep_small(spool, number)) for number in (1, 2)]
+        assert [receipt.verdict async for receipt in sender.send(parcels[:1])] == [Verdict.DELIVERED]
+        scp.on_store = lambda: go_on.wait(20) and None
+        with pytest.raises(LinkError, match="no response"):
+            _ = [receipt async for receipt in sender.send(parcels[1:])]
+        go_on.set()
+        await sender.close()
+
+    assert scp.uids == ["1.2.3.1", "1.2.3.2"]
 
 
 async def test_many_small_objects_to_a_peer_with_nagle_are_quick_and_no_response_is_lost(
@@ -588,7 +662,7 @@ async def test_a_cancelled_send_ends_soon_and_leaves_no_thread(
     with _scripted(port, say_nothing):
         sender = DicomSender(replace(destination, response_timeout_s=60), spool, SystemClock())
         task = asyncio.create_task(collect(sender, _keep_small(spool, 1)))
-        await _until(lambda: sender._association is not None)
+        await _until(lambda: sender._line.is_open)
         began = time.monotonic()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
