@@ -154,19 +154,16 @@ class DicomSender:
 
     async def _send_group(self, instances: list[Instance], batch: "_Batch") -> AsyncGenerator[Receipt, None]:
         """Send what one association can carry."""
-        wanted = dict.fromkeys(each for instance in instances for each in self._wanted(instance))
-        pace = None if self._bandwidth is None else self._bandwidth.debt_s
+        wanted = list(dict.fromkeys(each for instance in instances for each in self._wanted(instance)))
         try:
-            association = self._association = await open_association(
-                replace(peer_of(self._settings), pace=pace), list(wanted), self._clock
-            )
+            await self._open(wanted)
         except NoContextError:
             for instance in instances:
                 yield _no_context(instance)
             return
         try:
             for instance, following in zip_longest(instances, instances[1:]):
-                receipt = batch.judge(await self._send_one(association, instance, following))
+                receipt = batch.judge(await self._send_one(wanted, instance, following))
                 if receipt is not None:
                     yield receipt
                 if batch.is_over:
@@ -178,13 +175,29 @@ class DicomSender:
             if last is not None:
                 yield last
         finally:
-            self._association = None
+            await self._release()
+
+    async def _open(self, wanted: list[Wanted]) -> RequestedAssociation:
+        pace = None if self._bandwidth is None else self._bandwidth.debt_s
+        peer = replace(peer_of(self._settings), pace=pace)
+        self._association = await open_association(peer, wanted, self._clock)
+        return self._association
+
+    async def _release(self) -> None:
+        association, self._association = self._association, None
+        if association is not None:
             await association.release()
 
-    async def _send_one(
-        self, association: RequestedAssociation, instance: Instance, following: Instance | None
-    ) -> Receipt:
-        taken = association.accepts(instance.sop_class_uid)
+    async def _standing(self, wanted: list[Wanted]) -> RequestedAssociation:
+        """Return the association, another one where it has ended: making a file may take longer than peers wait."""
+        if self._association is not None and self._association.is_open:
+            return self._association
+        await self._release()
+        return await self._open(wanted)
+
+    async def _send_one(self, wanted: list[Wanted], instance: Instance, following: Instance | None) -> Receipt:
+        assert self._association is not None
+        taken = self._association.accepts(instance.sop_class_uid)
         converts = self._converts(instance)
         syntax = next((each for each in (instance.transfer_syntax, *converts) if each in taken), None)
         if syntax is None:
@@ -194,7 +207,7 @@ class DicomSender:
                 instance, self._preparer, None if syntax == instance.transfer_syntax else syntax
             ) as out:
                 ahead = None if following is None or self._is_changed(following) else _outgoing(following)
-                answer = await _store(association, out, ahead)
+                answer = await _store(await self._standing(wanted), out, ahead)
                 self._suspects.clear(instance.delivery_id)
                 return self._receipt(out, answer)
         except PeerAbortError as error:  # an object that a peer chokes on must not stop the lane for ever
