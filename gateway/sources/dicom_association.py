@@ -186,11 +186,11 @@ class AcceptedAssociation:
             context_id = self._context_id(sop_class_uid, transfer_syntax)
             self._message_id = self._message_id % 0xFFFF + 1
             numbered = replace(command, message_id=self._message_id)
-            self._asked[self._message_id] = response
             if isinstance(data, Held):
                 self._send_file(context_id, numbered, data)
             else:
                 self._layer.send(context_id, numbered, data)
+            self._asked[self._message_id] = response  # not before: what could not be sent is not awaited
 
         await self.perform(work)
         try:

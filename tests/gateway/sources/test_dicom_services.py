@@ -53,11 +53,18 @@ class Nothing:
 
 
 @asynccontextmanager
-async def serving(folder: Path, offer: Offer, *, pdu_max: int = 16384) -> AsyncIterator[DicomSource]:
+async def serving(
+    folder: Path, offer: Offer, *, pdu_max: int = 16384, idle_timeout_s: float = 60.0
+) -> AsyncIterator[DicomSource]:
     spool = Spool(folder / "spool")
     spool.open()
     status = SourceStatus("imaging", "dicom")
-    conf = Settings(name="imaging", listen=Address("127.0.0.1", 0), pdu_max=pdu_max)  # type: ignore[arg-type]
+    conf = Settings(
+        name="imaging",
+        listen=Address("127.0.0.1", 0),  # type: ignore[arg-type]
+        pdu_max=pdu_max,
+        idle_timeout_s=idle_timeout_s,
+    )
     source = DicomSource(conf, Nothing(), spool, SystemClock(), status, offer=offer)
     task = asyncio.create_task(source.run())
     async with asyncio.timeout(WAIT_S):
@@ -245,6 +252,38 @@ async def test_instances_go_back_on_the_same_association(tmp_path: Path) -> None
     assert came == [CT.read_bytes()[meta.dataset_offset :]] * 3
     assert [response.Status for response in responses] == [PENDING, 0]
     assert responses[-1].NumberOfCompletedSuboperations == 3
+
+
+async def test_an_instance_that_is_gone_leaves_the_association_as_it_was(tmp_path: Path) -> None:
+    gone = Held(
+        path=tmp_path / "gone",
+        dataset_offset=0,
+        sop_class_uid=CT_CLASS,
+        sop_instance_uid="1.2.3",
+        transfer_syntax=EXPLICIT,
+    )
+    ended = threading.Event()
+
+    async def get(request: Request, exchange: Exchange) -> Outcome:
+        with pytest.raises(LinkError):
+            await exchange.store(gone)
+        return Outcome(status=0xA702, suboperations=Suboperations(failed=1))
+
+    def ask(source: DicomSource) -> tuple[list[int], bool]:
+        ae = AE("PEER")
+        ae.add_requested_context(GET, IMPLICIT)
+        ae.add_requested_context(CTImageStorage, EXPLICIT)
+        role = build_role(CTImageStorage, scp_role=True)
+        handlers = [(evt.EVT_ABORTED, lambda _: ended.set())]
+        association = ae.associate("127.0.0.1", source.port, ext_neg=[role], evt_handlers=handlers)  # type: ignore[arg-type]
+        statuses = [int(status.Status) for status, _ in association.send_c_get(some(), GET)]
+        return statuses, ended.wait(WAIT_S)
+
+    async with serving(tmp_path, Offer(services={(Field.C_GET, GET): get}), idle_timeout_s=0.5) as source:
+        statuses, idled_out = await asyncio.to_thread(ask, source)
+
+    assert statuses == [0xA702]
+    assert idled_out, "nothing is awaited any more"
 
 
 async def test_a_report_goes_on_the_association_that_asked(tmp_path: Path) -> None:
