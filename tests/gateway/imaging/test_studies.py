@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,9 +252,12 @@ def test_what_disagrees(headers: dict[str, str], keywords: tuple[str, ...]) -> N
 def test_a_route_that_waits_keeps_instances_back_and_says_that_it_does() -> None:
     waiting = Route(sources=("imaging",), to=("research",), after="study-complete")
     router = Router((waiting,), (SOURCE,), (ARCHIVE, RESEARCH))
-    image = Incoming(source="imaging", kind=Kind.DICOM, received_at=START, size=0, digest=b"")
+    image = Incoming(
+        source="imaging", kind=Kind.DICOM, received_at=START, size=0, digest=b"", headers={"StudyInstanceUID": STUDY}
+    )
 
     assert router.owed(image).destinations == ()
+    assert router.owed(replace(image, headers={})).destinations == ("research",)
     assert router.owed_when_complete(image).destinations == ("research",)
     assert router.waits("imaging")
     assert not Router((), (SOURCE,), ()).waits("imaging")
@@ -280,3 +284,10 @@ async def test_another_object_under_a_known_uid_is_alarmed_until_it_was_seen(hou
     house.watch = house.watching()
     await house.after(1)
     assert house.alarms.standing() == []
+
+
+async def test_an_instance_of_no_study_waits_for_none(house: House) -> None:
+    house.keep(Kind.DICOM, "1.2.1", {"Modality": "CT"}, "1.2.1", object_name=f"{1:064x}")
+    await house.after(60)
+
+    assert (house.owed("archive"), house.owed("research")) == ([1], [1])
