@@ -22,7 +22,7 @@ from gateway.store.retention import Piece, remove_piece
 from gateway.store.space import Space
 from gateway.store.steps import remove_steps
 from gateway.store.store import CALL_TIMEOUT_S, Store
-from gateway.store.studies import oldest_waiting, remove_studies
+from gateway.store.studies import remove_studies
 from gateway.store.worklist import remove_old
 
 ROUND_S = 1.0
@@ -87,10 +87,9 @@ class Upkeep:
         """Run one sweep by age, then by size; return how many Messages went. Blocks; for a worker thread."""
         retention = self._config().retention
         cutoff = self._clock.now() - timedelta(days=retention.days)
-        waiting = oldest_waiting(self._store.readers.connection)  # what waits for its study is owed to nobody yet
-        removed = self._sweep(_earlier(to_micros(cutoff), waiting), quarantined=True)
+        removed = self._sweep(to_micros(cutoff), quarantined=True)
         if self._data_bytes() > retention.max_size:
-            now = _earlier(to_micros(self._clock.now()), waiting)
+            now = to_micros(self._clock.now())
             removed += self._sweep(now, quarantined=False, until_below=retention.max_size)
         self._sweep_orphans(cutoff)
         self._sweep_workflow(to_micros(cutoff))
@@ -211,7 +210,3 @@ class Upkeep:
             since = status.last_received_at or status.started_at
             quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
             self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
-
-
-def _earlier(cutoff: int, waiting: int | None) -> int:
-    return cutoff if waiting is None else min(cutoff, waiting)

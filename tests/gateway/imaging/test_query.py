@@ -23,6 +23,7 @@ from gateway.spool import Spool
 from gateway.store import holdings as store_holdings
 from gateway.store.retention import remove_piece
 from gateway.store.store import Store
+from gateway.store.studies import follow
 from tests.gateway.imaging.exchanges import EXPLICIT, request
 from tests.gateway.imaging.objects import CT_CLASS, ct, written
 from tests.gateway.store.stores import incoming, keep, open_store
@@ -272,6 +273,7 @@ async def test_of_two_contents_under_one_uid_the_newer_is_found_once(box: Box) -
 async def test_what_retention_removed_is_not_found(box: Box) -> None:
     await box.find(QueryRetrieveLevel="STUDY", StudyInstanceUID="")
 
+    box.store.call(lambda c: follow(c, 5, [], {})).result(10)
     box.store.call(lambda c: remove_piece(c, after=0, before_micros=1 << 60, quarantined=True)).result(10)
     _, talk = await box.find(QueryRetrieveLevel="STUDY", StudyInstanceUID="")
 

@@ -18,6 +18,7 @@ from gateway.orders import ProcedureStep, ScheduledStep, StepChange, StepState
 from gateway.routing import Router
 from gateway.store.conflicts import forget_conflicts
 from gateway.store.reading import read_deliveries
+from gateway.store.retention import remove_piece
 from gateway.store.store import Store
 from gateway.store.studies import StudyProgress, oldest_waiting, read_studies, remove_studies
 from gateway.typed import Address
@@ -291,3 +292,24 @@ async def test_an_instance_of_no_study_waits_for_none(house: House) -> None:
     await house.after(60)
 
     assert (house.owed("archive"), house.owed("research")) == ([1], [1])
+
+
+async def test_what_the_watch_has_not_seen_yet_is_not_let_go(house: House) -> None:
+    def let_go() -> int:
+        work = house.store.call(lambda c: remove_piece(c, after=0, before_micros=1 << 60, quarantined=True))
+        return work.result(10).removed
+
+    house.router = Router(
+        (Route(sources=("imaging",), to=("research",), after="study-complete", when='Modality == "CT"'),),
+        (SOURCE,),
+        (RESEARCH,),
+    )
+    house.receive(1)
+    house.receive(2, Modality="SR")
+    unseen = let_go()
+    await house.after(1)
+    growing = let_go()
+    await house.after(60)
+
+    assert (unseen, growing, let_go()) == (0, 0, 1)
+    assert house.owed("research") == [1]
