@@ -24,6 +24,7 @@ from gateway.errors import StoreError
 from gateway.imaging.negotiation import Offer
 from gateway.imaging.rewriting import Rewriter, Rules
 from gateway.imaging.workflow import Workflow
+from gateway.imaging.worklist_view import local_time
 from gateway.intake import Intake, flush_on
 from gateway.laboratory import LabOrder, LabQuery
 from gateway.pacing import Pace
@@ -250,6 +251,7 @@ class App:
                 order_priority=self.workflow.order_priority,
                 orders=self._lab_orders,
                 store=self.store,
+                local_time=lambda now: local_time(now, self.config.worklist),
             ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from gateway.alarms import Alarms
 from gateway.clock import Clock, to_micros
 from gateway.config import Config
+from gateway.imaging.worklist_view import local_time
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store.checking import object_is_named
@@ -115,7 +116,8 @@ class Upkeep:
 
     def _sweep_workflow(self, before: int) -> None:
         """Remove old procedure steps, studies and commitment requests that are over."""
-        unused = self._clock.now() - timedelta(days=self._config().worklist.keep_days)
+        worklist = self._config().worklist
+        unused = local_time(self._clock.now(), worklist) - timedelta(days=worklist.keep_days)
         self._store.call(lambda connection: remove_old(connection, unused)).result(CALL_TIMEOUT_S)
         for remove in (remove_steps, remove_studies, remove_commitments):
             self._store.call(lambda connection, remove=remove: remove(connection, before)).result(CALL_TIMEOUT_S)  # type: ignore[misc]

@@ -139,7 +139,10 @@ def drop_unseen(connection: apsw.Connection, source: str, before: datetime) -> i
 
 
 def remove_old(connection: apsw.Connection, before: datetime) -> int:
-    """Remove steps that neither begin nor have changed since an instant, at most REMOVED_MAX; return how many."""
+    """Remove steps that neither begin nor have changed since an instant, at most REMOVED_MAX; return how many.
+
+    A step begins in the hospital's time, so `before` must be in that, too.
+    """
     connection.execute(
         "DELETE FROM worklist WHERE id IN"
         f" (SELECT id FROM worklist WHERE changed_at < ? AND starts < ? LIMIT {REMOVED_MAX})",
