@@ -4,7 +4,8 @@
                                                                     no --> nothing goes; tried again
 
 Modalities are answered from what is kept, so they work while the RIS is down: a poll that fails removes nothing. A step
-that complete polls have not shown for `gone_after_s` is removed; steps that came as HL7 orders are left alone.
+that complete polls have not shown for `gone_after_s` is removed, or shown no more where a Modality has begun it; steps
+that came as HL7 orders are left alone.
 """
 
 import asyncio
