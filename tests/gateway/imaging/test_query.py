@@ -390,6 +390,19 @@ async def test_what_cannot_be_read_is_told_as_failed(box: Box) -> None:
     assert decode(outcome.data, EXPLICIT)[0x00080058].values == ("1.2.3.4.2",)
 
 
+async def test_what_could_not_be_read_for_the_index_is_found_by_what_was_known_when_it_came(box: Box) -> None:
+    name = f"{9:064x}"  # no such file
+    headers = {"PatientID": "P9", "StudyInstanceUID": "1.5.9", "SOPInstanceUID": "1.2.3.4.9", "SOPClassUID": CT_CLASS}
+    keep(box.store, incoming(b"", "1.2.3.4.9", kind=Kind.DICOM, object_name=name, headers=headers, digest=b"9"))
+
+    _, talk = await box.find(QueryRetrieveLevel="STUDY", PatientID="P9", StudyInstanceUID="")
+    asked = asking(C_GET_RQ, Root.STUDY.get, QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.9")
+    outcome = await Getting(box.retrieving)(asked, Talk())
+
+    assert [found["StudyInstanceUID"] for found in talk.answers] == ["1.5.9"]
+    assert (outcome.status, outcome.suboperations) == (0xA702, Suboperations(failed=1))
+
+
 async def test_more_than_one_retrieval_can_bring_is_refused_not_cut(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gateway.imaging.retrieving.INSTANCES_MAX", 2)
     talk = Talk()
