@@ -24,6 +24,7 @@ from gateway.errors import StoreError
 from gateway.imaging.negotiation import Offer
 from gateway.imaging.rewriting import Rewriter, Rules
 from gateway.imaging.workflow import Workflow
+from gateway.imaging.worklist_view import local_time
 from gateway.intake import Intake, flush_on
 from gateway.laboratory import LabOrder, LabQuery
 from gateway.pacing import Pace
@@ -161,7 +162,7 @@ class App:
             and source.name not in gone_sources
             and (
                 router.keywords(source.name) != self.intake.router.keywords(source.name)
-                or (isinstance(source, DicomSource) and _offered(old) != _offered(config))
+                or (isinstance(source, DicomSource) and _asks(old) != _asks(config))
             )
         ]
         gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
@@ -250,6 +251,7 @@ class App:
                 order_priority=self.workflow.order_priority,
                 orders=self._lab_orders,
                 store=self.store,
+                local_time=lambda now: local_time(now, self.config.worklist),
             ).run()
 
         self._spawn(f"source:{source.name}", supervise(source.name, run, failed, self.clock))
@@ -329,11 +331,6 @@ class App:
 def _asks(config: Config) -> set[str]:
     """Return the Destinations that are asked to commit to what they were sent: their reports come to our listeners."""
     return {each.name for each in config.destinations if isinstance(each, DicomDestination) and each.commitment}
-
-
-def _offered(config: Config) -> tuple[set[str], set[str]]:
-    """Return what the services of DICOM Sources depend on beside their own settings."""
-    return _asks(config), {name for route in config.routes if route.deidentify for name in route.to}
 
 
 def _changed(

@@ -1,6 +1,7 @@
 """From a stanza to the part that serves it: the one place that knows which class goes with which `type`."""
 
 from collections.abc import Awaitable, Callable, Mapping
+from datetime import datetime
 from typing import Protocol, assert_never
 
 from gateway.clock import Clock
@@ -32,7 +33,7 @@ from gateway.senders.mqtt import MqttSender
 from gateway.senders.sender import Sender
 from gateway.senders.stow import StowSender
 from gateway.sources.dicom import DicomSource as DicomListener
-from gateway.sources.dicom_worklist import UpstreamWorklist
+from gateway.sources.dicom_worklist import LocalTime, UpstreamWorklist
 from gateway.sources.link import CLOCK_STEP_S, DeviceLink, FindOrders
 from gateway.sources.mllp import MllpListener
 from gateway.sources.sdc import SdcLink
@@ -84,12 +85,13 @@ def make_source(
     order_priority: Callable[[Mapping[str, str]], str] = lambda header: "",
     orders: FindOrders | None = None,
     store: Store | None = None,
+    local_time: LocalTime = datetime.astimezone,
 ) -> Runner:
     """Build the part that serves a Source.
 
     `offer` is what a DICOM Source does beside Verification and Storage, `order_priority` how urgent the worklist says
     that an Instance is; `orders` knows what is ordered, for Devices
-    that ask; `store` keeps what an upstream worklist answers.
+    that ask; `store` keeps what an upstream worklist answers, `local_time` says which days it is asked for.
 
     Raises ConfigError for a driver that is not installed.
     """
@@ -110,7 +112,7 @@ def make_source(
             return SdcLink(source, intake, clock, status, clock_step_s=clock_step_s)
         case DicomWorklistSource():
             assert store is not None, "an upstream worklist is kept in the store"
-            return UpstreamWorklist(source, store, clock, status)
+            return UpstreamWorklist(source, store, clock, status, local_time)
     assert_never(source)
 
 

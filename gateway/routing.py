@@ -7,7 +7,7 @@ whether it is enabled or not: the data waits. Waves alone are owed to nobody who
 A rule that fails while it is evaluated is taken as true: too much is delivered rather than too little.
 
 What a route with `after = "study-complete"` owes of Instances is worked out when their study is complete, by
-`owed_when_complete`; anything else that comes by it is owed at once.
+`owed_when_complete`; anything else that comes by it is owed at once, and so is an Instance that names no study.
 """
 
 from collections.abc import Sequence
@@ -91,6 +91,8 @@ class Router:
         plan = plans.get(incoming.kind)
         if plan is None:
             return NOTHING
+        if incoming.kind is Kind.DICOM and not incoming.headers.get("StudyInstanceUID"):
+            plan = self._plan(self._covering_at_all(incoming.source), Kind.DICOM)
         owed = self._decide(plan, incoming) if plan.rules else plan.always
         if incoming.result is not None and incoming.result.waves and is_waves_alone(incoming.result):
             return Owed(tuple(name for name in owed.destinations if name not in self._waveless), owed.failed_rules)
@@ -155,15 +157,18 @@ class Router:
         return Owed(self._in_order(names), tuple(failed))
 
     def _plans_of(self, source: str) -> dict[Kind, _Plan]:
-        at_once, late = self._covering(source, late=False), self._covering(source, late=True)
+        at_once, at_all = self._covering(source, late=False), self._covering_at_all(source)
         return {
-            kind: self._plan(at_once if kind is Kind.DICOM else sorted(at_once + late, key=_number_of), kind)
+            kind: self._plan(at_once if kind is Kind.DICOM else at_all, kind)
             for kind in Kind
             if kind is not Kind.UNREADABLE
         }
 
     def _late_plan_of(self, source: str) -> _Plan:
         return self._plan(self._covering(source, late=True), Kind.DICOM)
+
+    def _covering_at_all(self, source: str) -> list[_Covering]:
+        return sorted(self._covering(source, late=False) + self._covering(source, late=True), key=_number_of)
 
     def _covering(self, source: str, *, late: bool) -> list[_Covering]:
         return [

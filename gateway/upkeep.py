@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from gateway.alarms import Alarms
 from gateway.clock import Clock, to_micros
 from gateway.config import Config
+from gateway.imaging.worklist_view import local_time
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store.checking import object_is_named
@@ -22,7 +23,7 @@ from gateway.store.retention import Piece, remove_piece
 from gateway.store.space import Space
 from gateway.store.steps import remove_steps
 from gateway.store.store import CALL_TIMEOUT_S, Store
-from gateway.store.studies import oldest_waiting, remove_studies
+from gateway.store.studies import remove_studies
 from gateway.store.worklist import remove_old
 
 ROUND_S = 1.0
@@ -87,10 +88,9 @@ class Upkeep:
         """Run one sweep by age, then by size; return how many Messages went. Blocks; for a worker thread."""
         retention = self._config().retention
         cutoff = self._clock.now() - timedelta(days=retention.days)
-        waiting = oldest_waiting(self._store.readers.connection)  # what waits for its study is owed to nobody yet
-        removed = self._sweep(_earlier(to_micros(cutoff), waiting), quarantined=True)
+        removed = self._sweep(to_micros(cutoff), quarantined=True)
         if self._data_bytes() > retention.max_size:
-            now = _earlier(to_micros(self._clock.now()), waiting)
+            now = to_micros(self._clock.now())
             removed += self._sweep(now, quarantined=False, until_below=retention.max_size)
         self._sweep_orphans(cutoff)
         self._sweep_workflow(to_micros(cutoff))
@@ -116,7 +116,8 @@ class Upkeep:
 
     def _sweep_workflow(self, before: int) -> None:
         """Remove old procedure steps, studies and commitment requests that are over."""
-        unused = self._clock.now() - timedelta(days=self._config().worklist.keep_days)
+        worklist = self._config().worklist
+        unused = local_time(self._clock.now(), worklist) - timedelta(days=worklist.keep_days)
         self._store.call(lambda connection: remove_old(connection, unused)).result(CALL_TIMEOUT_S)
         for remove in (remove_steps, remove_studies, remove_commitments):
             self._store.call(lambda connection, remove=remove: remove(connection, before)).result(CALL_TIMEOUT_S)  # type: ignore[misc]
@@ -211,7 +212,3 @@ class Upkeep:
             since = status.last_received_at or status.started_at
             quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
             self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
-
-
-def _earlier(cutoff: int, waiting: int | None) -> int:
-    return cutoff if waiting is None else min(cutoff, waiting)

@@ -104,9 +104,11 @@ class CommitmentReports:
     async def associated(self, association: OpenAssociation) -> None:
         """Hear that a peer has opened an association with a context for commitment: its reports are due.
 
-        That it has ended is learned when a report does not get through.
+        That one has ended is learned when a report does not get through, or when the next one is opened: each holds
+        the memory of its data path.
         """
-        self._associations.append(association)
+        standing = [one for one in self._associations if one.stands]
+        self._associations = deque([*standing, association], ASSOCIATIONS_MAX)
         caller, now = association.caller, self._clock.now()
         wanted = (caller.source, caller.calling_ae_title)
         if await asyncio.to_thread(lambda: reports_wait(self._store.readers.connection, *wanted)):

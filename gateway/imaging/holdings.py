@@ -1,7 +1,8 @@
 """What the box holds, for Query/Retrieve: the index follows the Messages, and every query looks that it is up to date.
 
 An Instance's head is read behind the intake, once, so that receiving it costs nothing more. A query or retrieval that
-comes first waits until what was acknowledged before it is in the index.
+comes first waits until what was acknowledged before it is in the index. Where the disk does not give the head, what
+was known of it when it came stands in the index: it is found, and a retrieval tells that it cannot be read.
 """
 
 import asyncio
@@ -125,31 +126,31 @@ class Holdings:
         return until, self._read(new)
 
     def _read(self, new: Sequence[Unindexed]) -> list[NewHolding]:
-        found = []
-        for each in new:
-            try:
-                found.append(self._holding(each))
-            except (ContentError, OSError, StoreError) as error:  # gone with its retention, or never readable
-                _log.warning("instance.not_indexed message=%d reason=%s", each.message_id, type(error).__name__)
-        return found
+        return [_holding(each, {**each.headers, **self._head(each)}) for each in new]
 
-    def _holding(self, new: Unindexed) -> NewHolding:
-        header = read_header(self._spool.path_of(new.object_name), _ALL)
-        values = header.values
-        return NewHolding(
-            message_id=new.message_id,
-            object_name=new.object_name,
-            sop_instance_uid=values.get("SOPInstanceUID") or header.meta.sop_instance_uid,
-            sop_class_uid=values.get("SOPClassUID") or header.meta.sop_class_uid,
-            patient_id=values.get("PatientID", ""),
-            study_instance_uid=values.get("StudyInstanceUID", ""),
-            study_date=values.get("StudyDate", "")[:8],
-            series_instance_uid=values.get("SeriesInstanceUID", ""),
-            modality=values.get("Modality", ""),
-            study=to_json(_some(values, (*PATIENT_KEYS, *STUDY_KEYS))),
-            series=to_json(_some(values, SERIES_KEYS)),
-            instance=to_json(_some(values, IMAGE_KEYS)),
-        )
+    def _head(self, new: Unindexed) -> dict[str, str]:
+        try:
+            return read_header(self._spool.path_of(new.object_name), _ALL).values
+        except (ContentError, OSError, StoreError) as error:  # gone with its retention, or not readable
+            _log.warning("instance.unread message=%d reason=%s", new.message_id, type(error).__name__)
+            return {}
+
+
+def _holding(new: Unindexed, values: dict[str, str]) -> NewHolding:
+    return NewHolding(
+        message_id=new.message_id,
+        object_name=new.object_name,
+        sop_instance_uid=values.get("SOPInstanceUID", ""),
+        sop_class_uid=values.get("SOPClassUID", ""),
+        patient_id=values.get("PatientID", ""),
+        study_instance_uid=values.get("StudyInstanceUID", ""),
+        study_date=values.get("StudyDate", "")[:8],
+        series_instance_uid=values.get("SeriesInstanceUID", ""),
+        modality=values.get("Modality", ""),
+        study=to_json(_some(values, (*PATIENT_KEYS, *STUDY_KEYS))),
+        series=to_json(_some(values, SERIES_KEYS)),
+        instance=to_json(_some(values, IMAGE_KEYS)),
+    )
 
 
 def _some(values: dict[str, str], keywords: Sequence[str]) -> Attributes:

@@ -5,7 +5,7 @@ its objects need more than 128 contexts, the rest is told as failed.
 """
 
 import ssl
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -34,8 +34,8 @@ class MoveDestination:
 class MoveDestinations:
     """Calls by AE title; a `Dial`."""
 
-    def __init__(self, named: Mapping[str, MoveDestination], clock: Clock) -> None:
-        """Take who is where."""
+    def __init__(self, named: Callable[[], Mapping[str, MoveDestination]], clock: Clock) -> None:
+        """Take who is where; it is asked for anew each time, because the configuration may be reloaded."""
         self._named = named
         self._clock = clock
 
@@ -43,7 +43,7 @@ class MoveDestinations:
         self, ae_title: str, held: Sequence[Held], request: Request
     ) -> AbstractAsyncContextManager[Outlet] | None:
         """Return an association to be opened, None for a title that nobody named."""
-        found = self._named.get(ae_title)
+        found = self._named().get(ae_title)
         return None if found is None else self._call(ae_title, found, held, request)
 
     @asynccontextmanager

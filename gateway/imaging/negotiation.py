@@ -78,7 +78,8 @@ def service_of(abstract_syntax: str) -> Literal["echo", "storage"] | None:
 def answer(proposal: Proposal, services: Collection[str], offer: Offer, pdu_max: int) -> Acceptance:
     """Judge every context that a peer proposed; `services` may hold "echo" and "storage"."""
     registered = offer.sop_classes
-    contexts = tuple(_judge(context, services, registered, offer) for context in proposal.contexts)
+    fetched = {uid for uid, role in proposal.roles.items() if role.scp} if offer.gets else set()
+    contexts = tuple(_judge(context, services, registered, fetched) for context in proposal.contexts)
     taken = {
         proposed.abstract_syntax
         for proposed, answered in zip(proposal.contexts, contexts, strict=True)
@@ -102,8 +103,9 @@ def answer(proposal: Proposal, services: Collection[str], offer: Offer, pdu_max:
 
 
 def _judge(
-    context: ProposedContext, services: Collection[str], registered: Collection[str], offer: Offer
+    context: ProposedContext, services: Collection[str], registered: Collection[str], fetched: Collection[str]
 ) -> AnsweredContext:
+    """Judge one context; `fetched` are the SOP Classes that the peer takes as SCP, so that it may say C-GET."""
     uid = context.abstract_syntax
     first = context.transfer_syntaxes[0]
     if uid in registered:
@@ -112,7 +114,7 @@ def _judge(
             return AnsweredContext(context.context_id, ACCEPTED, readable[0])
         return AnsweredContext(context.context_id, TRANSFER_SYNTAXES_NOT_SUPPORTED, first)
     service = service_of(uid)
-    if service in services or (service == "storage" and offer.gets):
+    if service in services or (service == "storage" and uid in fetched):
         return AnsweredContext(context.context_id, ACCEPTED, first)
     return AnsweredContext(context.context_id, ABSTRACT_SYNTAX_NOT_SUPPORTED, first)
 

@@ -1,8 +1,9 @@
 """C-MOVE and C-GET: what the box still holds goes back to who asks (PS3.4, C.4.2, C.4.3).
 
 C-MOVE sends to a peer that the Source's configuration names with host and port; C-GET sends on the association of the
-request, in the contexts for which the peer took the SCP's role. Objects go as they lie; where the peer takes another
-uncompressed syntax only, they are converted. One that fails counts as failed, and its UID is told at the end.
+request, in the contexts for which the peer took the SCP's role. Objects go as they lie. One that is not taken in its
+transfer syntax, cannot be read, or is still to go when a move destination breaks off counts as failed, and its UID is
+told at the end; what went before counts as completed.
 """
 
 import asyncio
@@ -32,10 +33,11 @@ from gateway.spool import Spool
 from gateway.store.holdings import HeldObject, find_objects
 from gateway.store.store import Store
 
+UNABLE_TO_COUNT = 0xA701
 MOVE_DESTINATION_UNKNOWN = 0xA801
 UNABLE_TO_SEND = 0xA702
 SOME_FAILED = 0xB000
-INSTANCES_MAX = 50_000  # of one retrieval
+INSTANCES_MAX = 50_000  # of one retrieval; what names more is refused, so that nobody takes a part for the whole
 FAILED_UIDS_MAX = 10_000
 FAILED_LIST = tag_of("FailedSOPInstanceUIDList")
 
@@ -54,14 +56,32 @@ Dial = Callable[[str, Sequence[Held], Request], AbstractAsyncContextManager[Outl
 """Opens an association to a move destination by AE title; None for a title that is not known. Raises LinkError."""
 
 
+class _TooManyError(ContentError):
+    """A request names more Instances than one retrieval brings."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """What a request names: Instances to be sent, and the UIDs of those whose files cannot be read."""
+
+    held: list[Held] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def sop_instance_uids(self) -> list[str]:
+        """Return the UIDs of all."""
+        return [*self.unreadable, *(each.sop_instance_uid for each in self.held)]
+
+
 @dataclass
 class _Tally:
-    """How a retrieval goes."""
+    """How a retrieval goes; `reason` is why the first one failed."""
 
     remaining: int
     completed: int = 0
     failed: list[str] = field(default_factory=list)
     warning: int = 0
+    reason: str | None = None
 
     def suboperations(self, *, final: bool = False) -> Suboperations:
         """Return the counts; a final response leaves out what remains."""
@@ -92,31 +112,31 @@ class Retrieving:
         self._holdings = holdings
         self._spool = spool
 
-    async def named(self, request: Request) -> list[Held]:
-        """Return the Instances that a request names. Raises ContentError for its identifier, StoreError."""
+    async def named(self, request: Request) -> Named:
+        """Return what a request names. Raises ContentError for its identifier, StoreError."""
         identifier = decode(request.data, request.transfer_syntax)
         relational = request.sop_class_extended[:1] == b"\x01"
         asked = read_asked(identifier, root_of(request.sop_class_uid), relational=relational, retrieving=True)
         await self._holdings.catch_up()
-        return await asyncio.to_thread(self._held, asked)
+        return await asyncio.to_thread(self._named, asked)
 
-    def _held(self, asked: Asked) -> list[Held]:
-        found: list[Held] = []
-        after = 0
-        while len(found) < INSTANCES_MAX:
-            rows = find_objects(self._store.readers.connection, asked.narrowing, after)
-            if not rows:
-                break
-            found += [held for row in rows if (held := self._one(row)) is not None]
-            after = rows[-1].id
-        return found[:INSTANCES_MAX]
+    def _named(self, asked: Asked) -> Named:
+        rows: list[HeldObject] = []
+        while page := find_objects(self._store.readers.connection, asked.narrowing, rows[-1].id if rows else 0):
+            rows += page
+            if len(rows) > INSTANCES_MAX:
+                raise _TooManyError(f"more than {INSTANCES_MAX} instances")
+        named = Named()
+        for row in rows:
+            try:
+                named.held.append(self._held(row))
+            except (ContentError, OSError, StoreError):  # broken, or its retention has passed in this moment
+                named.unreadable.append(row.sop_instance_uid)
+        return named
 
-    def _one(self, row: HeldObject) -> Held | None:
-        try:
-            path = self._spool.path_of(row.object_name)
-            meta = read_meta(path)
-        except (ContentError, OSError, StoreError):  # its retention has passed in this moment
-            return None
+    def _held(self, row: HeldObject) -> Held:
+        path = self._spool.path_of(row.object_name)
+        meta = read_meta(path)
         return Held(
             path=path,
             dataset_offset=meta.dataset_offset,
@@ -136,10 +156,10 @@ class Getting:
     async def __call__(self, request: Request, exchange: Exchange) -> Outcome:
         """Send what is asked for on the same association."""
         try:
-            held = await self._retrieving.named(request)
+            named = await self._retrieving.named(request)
         except ContentError as error:
-            return _mismatch(request, error)
-        return await _send_all(held, request, exchange, _OnSameAssociation(exchange))
+            return _refused(request, error)
+        return await _send_all(named, request, exchange, _OnSameAssociation(exchange))
 
 
 class Moving:
@@ -153,21 +173,21 @@ class Moving:
     async def __call__(self, request: Request, exchange: Exchange) -> Outcome:
         """Send what is asked for to the move destination."""
         try:
-            held = await self._retrieving.named(request)
+            named = await self._retrieving.named(request)
         except ContentError as error:
-            return _mismatch(request, error)
-        call = self._dial(request.move_destination, held, request)
+            return _refused(request, error)
+        call = self._dial(request.move_destination, named.held, request)
         if call is None:
             _log.warning("retrieval.refused source=%s reason=unknown-destination", request.caller.source)
             return Outcome(status=MOVE_DESTINATION_UNKNOWN, comment="move destination unknown: name it in peers")
-        if not held:
-            return Outcome(status=SUCCESS, suboperations=Suboperations())
         try:
+            if not named.held:
+                return _outcome(_tally_of(named), request)
             async with call as outlet:
-                return await _send_all(held, request, exchange, outlet)
+                return await _send_all(named, request, exchange, outlet)
         except GatewayError as error:
             _log.warning("retrieval.failed source=%s reason=%s", request.caller.source, error)
-            tally = _Tally(remaining=0, failed=[each.sop_instance_uid for each in held])
+            tally = _Tally(remaining=0, failed=named.sop_instance_uids)
             return _final(tally, request, UNABLE_TO_SEND)
 
 
@@ -181,26 +201,40 @@ class _OnSameAssociation:
         return await self.exchange.store(held)
 
 
-async def _send_all(held: Sequence[Held], request: Request, exchange: Exchange, outlet: Outlet) -> Outcome:
-    tally = _Tally(remaining=len(held))
-    for each in held:
+async def _send_all(named: Named, request: Request, exchange: Exchange, outlet: Outlet) -> Outcome:
+    tally = _tally_of(named)
+    for each in named.held:
         if exchange.cancelled:
             return _final(tally, request, CANCELLED)
-        tally.count(each.sop_instance_uid, await _status_of(each, outlet))
+        tally.count(each.sop_instance_uid, await _status_of(each, outlet, tally))
         if tally.remaining:
             await exchange.pending(suboperations=tally.suboperations())
-    _log.info(
-        "retrieval.done source=%s completed=%d failed=%d", request.caller.source, tally.completed, len(tally.failed)
-    )
+    return _outcome(tally, request)
+
+
+def _tally_of(named: Named) -> _Tally:
+    unread = "a file cannot be read" if named.unreadable else None
+    return _Tally(remaining=len(named.held), failed=list(named.unreadable), reason=unread)
+
+
+def _outcome(tally: _Tally, request: Request) -> Outcome:
+    """Return what is said when nothing remains."""
+    source, completed, failed = request.caller.source, tally.completed, len(tally.failed)
     if not tally.failed:
+        _log.info("retrieval.done source=%s completed=%d", source, completed)
         return _final(tally, request, SOME_FAILED if tally.warning else SUCCESS)
+    _log.warning(
+        "retrieval.incomplete source=%s completed=%d failed=%d reason=%r", source, completed, failed, tally.reason
+    )
     return _final(tally, request, SOME_FAILED if tally.completed or tally.warning else UNABLE_TO_SEND)
 
 
-async def _status_of(held: Held, outlet: Outlet) -> int | None:
+async def _status_of(held: Held, outlet: Outlet, tally: _Tally) -> int | None:
+    """Return the status of one Instance, None where it was not sent: behind a peer that broke off, none is."""
     try:
         return await outlet.send(held)
-    except (ContentError, OSError, StoreError):
+    except (GatewayError, OSError) as error:
+        tally.reason = tally.reason or getattr(error, "strerror", None) or str(error)
         return None
 
 
@@ -212,6 +246,7 @@ def _final(tally: _Tally, request: Request, status: int) -> Outcome:
     return Outcome(status=status, data=data, suboperations=tally.suboperations(final=status != CANCELLED))
 
 
-def _mismatch(request: Request, error: ContentError) -> Outcome:
+def _refused(request: Request, error: ContentError) -> Outcome:
     _log.info("retrieval.refused source=%s reason=%s", request.caller.source, error)
-    return Outcome(status=IDENTIFIER_MISMATCH, comment=str(error)[:64])
+    status = UNABLE_TO_COUNT if isinstance(error, _TooManyError) else IDENTIFIER_MISMATCH
+    return Outcome(status=status, comment=str(error)[:64])

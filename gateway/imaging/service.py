@@ -131,6 +131,11 @@ class OpenAssociation(Protocol):
 
     caller: Caller
 
+    @property
+    def stands(self) -> bool:
+        """Return whether it is still established."""
+        ...
+
     async def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data: bytes) -> int:
         """Send N-EVENT-REPORT (data set in Implicit VR Little Endian or as negotiated) and return its status.
 

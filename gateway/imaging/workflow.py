@@ -18,7 +18,7 @@ from gateway.imaging.committed import N_EVENT_REPORT_RQ, CommitmentAnswers, Comm
 from gateway.imaging.demographics import COMPARED
 from gateway.imaging.finding import Finding
 from gateway.imaging.holdings import Holdings
-from gateway.imaging.move_destinations import MoveDestinations, named_in
+from gateway.imaging.move_destinations import MoveDestination, MoveDestinations, named_in
 from gateway.imaging.mpps import MPPS_SOP_CLASS, N_CREATE_RQ, N_SET_RQ, ProcedureSteps
 from gateway.imaging.negotiation import Associated, Extend, Offer
 from gateway.imaging.order_priority import OrderPriority
@@ -120,10 +120,14 @@ class Workflow:
 
     def _query(self, source: DicomSource) -> dict[tuple[int, str], Service]:
         """Return Query/Retrieve over what the box holds, in both information models."""
-        config = self._config()
-        clean = {name for route in config.routes if route.deidentify for name in route.to}
-        open_to_all = [each for each in config.destinations if each.name not in clean]  # C-MOVE changes nothing
-        dial = MoveDestinations(named_in(source, open_to_all), self._clock)
+
+        def named() -> Mapping[str, MoveDestination]:
+            config = self._config()
+            clean = {name for route in config.routes if route.deidentify for name in route.to}
+            open_to_all = [each for each in config.destinations if each.name not in clean]  # C-MOVE changes nothing
+            return named_in(source, open_to_all)
+
+        dial = MoveDestinations(named, self._clock)
         moving, getting = Moving(self._retrieving, dial), Getting(self._retrieving)
         services: dict[tuple[int, str], Service] = {}
         for root in Root:

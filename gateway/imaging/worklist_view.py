@@ -49,13 +49,18 @@ def view_of(settings: WorklistSettings, calling_ae_title: str) -> WorklistView |
 
 
 def today(now: datetime, settings: WorklistSettings) -> date:
-    """Return the hospital's day; the machine's where no zone is named or known."""
+    """Return the hospital's day."""
+    return local_time(now, settings).date()
+
+
+def local_time(now: datetime, settings: WorklistSettings) -> datetime:
+    """Return an instant in the hospital's time; in the machine's where no zone is named or known."""
     if settings.timezone:
         try:
-            return now.astimezone(ZoneInfo(settings.timezone)).date()
+            return now.astimezone(ZoneInfo(settings.timezone))
         except (ZoneInfoNotFoundError, ValueError):
             pass  # `gateway check` told
-    return now.astimezone().date()
+    return now.astimezone()
 
 
 def examine(

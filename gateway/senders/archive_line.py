@@ -4,8 +4,8 @@
                                   resting --LINGER_S, or other contexts are wanted--> released
 
 Where Instances come one by one, each would cost a connection, a negotiation and, at many archives, a process; and some
-take the end of an association for the end of a series. An archive may leave a resting line just as it is taken up
-again: what was to be the first on it then goes on a new one, which is no failure of the archive.
+take the end of an association for the end of a series. An archive may leave a line that rests, or that waits while a
+file is made, even just as it is taken up again: what was to go on it goes on a new one, and that is no failure.
 """
 
 import asyncio
@@ -28,6 +28,7 @@ class ArchiveLine:
         self._association: RequestedAssociation | None = None
         self._wanted: list[Wanted] = []
         self._is_rested = False  # taken up again, and nothing was answered on it since
+        self._is_closed = False
         self._timer: asyncio.TimerHandle | None = None
         self._releases: set[asyncio.Task[None]] = set()
 
@@ -51,13 +52,14 @@ class ArchiveLine:
 
     async def store(self, out: Outgoing, *, priority: int, ahead: Outgoing | None) -> Answer:
         """Send an Instance; see `RequestedAssociation.store`."""
-        try:
-            return await self._store(out, priority, ahead)
-        except NoAnswerError:
-            raise
-        except LinkError:
-            if not self._is_rested:
+        if self.is_open:
+            try:
+                return await self._store(out, priority, ahead)
+            except NoAnswerError:
                 raise
+            except LinkError:
+                if not self._is_rested:
+                    raise
         await self.release()
         await self._open(self._wanted)
         return await self._store(out, priority, ahead)
@@ -75,7 +77,7 @@ class ArchiveLine:
 
     async def close(self) -> None:
         """End what stands: a resting association is released, one that is used is aborted."""
-        self._is_rested = False
+        self._is_closed = True
         if self._timer is not None:
             await self.release()
         elif self._association is not None:
@@ -83,13 +85,14 @@ class ArchiveLine:
         await asyncio.gather(*self._releases)
 
     async def _open(self, wanted: list[Wanted]) -> None:
+        if self._is_closed:
+            raise LinkError("the line was closed")
         self._is_rested = False
         self._wanted = wanted
         self._association = await self._opener(wanted)
 
     async def _store(self, out: Outgoing, priority: int, ahead: Outgoing | None) -> Answer:
-        if self._association is None:
-            raise LinkError("the line was closed")
+        assert self._association is not None
         answer = await self._association.store(out, priority=priority, ahead=ahead)
         self._is_rested = False
         return answer

@@ -60,6 +60,8 @@ _BUSY = (408, 429, 502, 503, 504)
 _DISLIKED = (500,)
 
 _log = logging.getLogger("gateway.senders")
+for library in ("httpx", "httpcore"):  # a line for each request
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 
 class _BrokenError(LinkError):
@@ -135,7 +137,7 @@ class StowSender:
         """Return what goes in one request; those that connections break at alone and last."""
         ordered = sorted(instances, key=lambda each: self._suspects.rank(each.delivery_id))
         sound = [each for each in ordered if not self._suspects.rank(each.delivery_id)]
-        yield from _by_bytes(sound)
+        yield from _requests(sound)
         for each in ordered[len(sound) :]:
             yield [each]
 
@@ -282,15 +284,17 @@ def read_answer(body: bytes) -> StoreAnswer | None:
     )
 
 
-def _by_bytes(instances: list[Instance]) -> Iterator[list[Instance]]:
-    """Cut where a request would be too long to be lost: each has at least one Instance."""
+def _requests(instances: list[Instance]) -> Iterator[list[Instance]]:
+    """Cut where a request would be too long to be lost, or would name a UID twice: the answer speaks of it once."""
     group: list[Instance] = []
+    named: set[str] = set()
     size = 0
     for instance in instances:
-        if group and size + instance.size > REQUEST_BYTES_MAX:
+        if group and (size + instance.size > REQUEST_BYTES_MAX or instance.sop_instance_uid in named):
             yield group
-            group, size = [], 0
+            group, named, size = [], set(), 0
         group.append(instance)
+        named.add(instance.sop_instance_uid)
         size += instance.size
     if group:
         yield group

@@ -58,6 +58,8 @@ RESPONSE_S = 60.0  # a peer's time to answer what we ask on its association
 REQUESTS_MAX = 4  # waiting behind the one being answered
 SOP_CLASS_NOT_SUPPORTED, NO_SUCH_OPERATION, RESOURCE_LIMITATION = 0x0122, 0x0211, 0x0213
 
+NOT_OFFERED = "not offered"
+
 _FIELDS = frozenset(Field)
 _log = logging.getLogger("gateway.sources")
 _T = TypeVar("_T")
@@ -186,11 +188,11 @@ class AcceptedAssociation:
             context_id = self._context_id(sop_class_uid, transfer_syntax)
             self._message_id = self._message_id % 0xFFFF + 1
             numbered = replace(command, message_id=self._message_id)
-            self._asked[self._message_id] = response
             if isinstance(data, Held):
                 self._send_file(context_id, numbered, data)
             else:
                 self._layer.send(context_id, numbered, data)
+            self._asked[self._message_id] = response  # not before: what could not be sent is not awaited
 
         await self.perform(work)
         try:
@@ -285,7 +287,8 @@ class AcceptedAssociation:
             source_ae=self.caller.calling_ae_title,
         )
         keeper = self._hall.keeper
-        sink = ObjectSink(self._block, keeper.spool, prefix, keeper.keywords, keeper.intake.refusing)
+        refused = keeper.intake.refusing if self._stores else NOT_OFFERED
+        sink = ObjectSink(self._block, keeper.spool, prefix, keeper.keywords, refused)
         self._sinks.add(sink)
         return sink
 
@@ -313,6 +316,10 @@ class AcceptedAssociation:
 
     # --- C-STORE ---
 
+    @property
+    def _stores(self) -> bool:
+        return "storage" in self._hall.settings.services
+
     def _store(self, message: Message) -> None:
         """Answer a C-STORE. Whatever goes wrong here, the sender keeps its copy."""
         try:
@@ -336,6 +343,8 @@ class AcceptedAssociation:
         received_at = self._clock.now()
         received = sink.finish()
         self._sinks.discard(sink)
+        if not self._stores:  # its contexts are there for C-GET alone
+            return Status(code=SOP_CLASS_NOT_SUPPORTED, comment=NOT_OFFERED)
         if received is None:
             return refusal(sink.refused or "no file")
         return store(
@@ -360,7 +369,7 @@ class AcceptedAssociation:
         if service is None:
             known = sop_class in self._hall.offer.sop_classes
             status = NO_SUCH_OPERATION if known else SOP_CLASS_NOT_SUPPORTED
-            self.respond(message, Outcome(status=status, comment="not offered"))
+            self.respond(message, Outcome(status=status, comment=NOT_OFFERED))
             return
         request = Request(
             caller=self.caller,

@@ -4,13 +4,14 @@
                                                                     no --> nothing goes; tried again
 
 Modalities are answered from what is kept, so they work while the RIS is down: a poll that fails removes nothing. A step
-that complete polls have not shown for `gone_after_s` is removed; steps that came as HL7 orders are left alone.
+that complete polls have not shown for `gone_after_s` is removed, or shown no more where a Modality has begun it; steps
+that came as HL7 orders are left alone.
 """
 
 import asyncio
 import csv
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -37,13 +38,23 @@ ITEMS_MAX = 20_000  # of one poll; more are left there
 POLL_TIMEOUT_S = 300.0
 STORE_TIMEOUT_S = 60.0
 
+LocalTime = Callable[[datetime], datetime]
+
 _log = logging.getLogger("gateway.sources.dicom_worklist")
 
 
 class UpstreamWorklist:
-    """Polls one upstream worklist."""
+    """Polls one upstream worklist; `local_time` says what day it is in the hospital."""
 
-    def __init__(self, settings: DicomWorklistSource, store: Store, clock: Clock, status: SourceStatus) -> None:
+    def __init__(
+        self,
+        settings: DicomWorklistSource,
+        store: Store,
+        clock: Clock,
+        status: SourceStatus,
+        local_time: LocalTime = datetime.astimezone,
+    ) -> None:
+        self._local_time = local_time
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -139,7 +150,7 @@ class UpstreamWorklist:
 
     def _identifiers(self, now: datetime) -> Iterator[Attributes]:
         """Yield a query for each station and modality: every attribute that we answer, in the window of days."""
-        settings, today = self._settings, now.astimezone().date()
+        settings, today = self._settings, self._local_time(now).date()
         first, last = today - timedelta(days=settings.days_before), today + timedelta(days=settings.days_after)
         for station, modality in product(settings.stations or ("",), settings.modalities or ("",)):
             step = dict(_step_keys())

@@ -55,7 +55,12 @@ class Judged:
 def note_delivered(
     connection: apsw.Connection, delivered: Iterable[tuple[int, tuple[str, str], datetime]], destination: int
 ) -> None:
-    """Write that Deliveries, each with SOP Class and Instance UID, are to be committed to."""
+    """Write that Deliveries, each with SOP Class and Instance UID, are to be committed to.
+
+    What was asked of an earlier copy is forgotten: a denial that is told once more says nothing of this one.
+    """
+    delivered = list(delivered)
+    connection.executemany("DELETE FROM archival_request WHERE delivery = ?", [(number,) for number, _, _ in delivered])
     connection.executemany(
         "INSERT INTO archival (delivery, message, destination, sop_class, sop_instance, due_at)"
         " SELECT id, message, ?2, ?3, ?4, ?5 FROM delivery WHERE id = ?1"

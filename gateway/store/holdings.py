@@ -21,10 +21,11 @@ LEVELS = ("PATIENT", "STUDY", "SERIES", "IMAGE")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unindexed:
-    """An Instance of which nothing is known to Query/Retrieve yet."""
+    """An Instance of which nothing is known to Query/Retrieve yet; `headers` are what was read when it came."""
 
     message_id: int
     object_name: str
+    headers: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,13 +86,16 @@ def unindexed(connection: apsw.Connection, mark: int, goal: int) -> tuple[int, l
     """Return how far a round from `mark` towards `goal` may go, and the Instances up to there; a bounded piece."""
     until = min(goal, mark + LOOK_MAX)
     rows: list[Any] = connection.execute(
-        "SELECT id, object FROM message WHERE id > ? AND id <= ? AND kind = 'dicom' AND quarantined IS NULL"
+        "SELECT id, object, headers FROM message WHERE id > ? AND id <= ? AND kind = 'dicom' AND quarantined IS NULL"
         " AND object IS NOT NULL ORDER BY id LIMIT ?",
         (mark, until, PIECE_MAX),
     ).fetchall()
     if len(rows) == PIECE_MAX:
         until = rows[-1][0]
-    return until, [Unindexed(message_id=number, object_name=name) for number, name in rows]
+    return until, [
+        Unindexed(message_id=number, object_name=name, headers=json.loads(headers) if headers else {})
+        for number, name, headers in rows
+    ]
 
 
 def add_holdings(connection: apsw.Connection, until: int, holdings: Sequence[NewHolding]) -> None:

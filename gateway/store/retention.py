@@ -1,8 +1,9 @@
 """Letting go of what is settled: by age and by size, in small pieces, never anything that is still owed.
 
 A Message goes when it is older than the limit, or when the data folder is larger than its limit, none of its
-Deliveries is pending or parked, and no archive that has it is still to commit to it. One that is quarantined stays its
-full time, however large the folder. Each piece is one short transaction; names of the Spool's objects that no row
+Deliveries is pending or parked, and no archive that has it is still to commit to it. Nothing goes that came after the
+oldest study that is not complete: what waits for that is owed to nobody yet. One that is quarantined stays its full
+time, however large the folder. Each piece is one short transaction; names of the Spool's objects that no row
 refers to any more are given back, to be removed after the commit.
 """
 
@@ -14,6 +15,7 @@ import apsw
 from gateway.store.archive import remove_archivals
 from gateway.store.holdings import remove_holdings
 from gateway.store.indexing import remove_terms
+from gateway.store.studies import oldest_waiting
 
 CHUNK_ROWS = 200
 VACUUM_PAGES = 500
@@ -38,6 +40,8 @@ class Piece:
 
 def remove_piece(connection: apsw.Connection, *, after: int, before_micros: int, quarantined: bool) -> Piece:
     """Remove the oldest settled Messages beyond number `after` that were received before an instant."""
+    waiting = oldest_waiting(connection)
+    before_micros = before_micros if waiting is None else min(before_micros, waiting)
     last: Any = connection.execute("SELECT coalesce(max(id), 0) FROM message").get
     until = after + SPAN
     rows: list[Any] = connection.execute(_CANDIDATES, (after, before_micros, quarantined, until, CHUNK_ROWS)).fetchall()

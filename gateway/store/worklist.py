@@ -37,6 +37,7 @@ QUERIES_MAX = 1000
 REMOVED_MAX = 1000
 
 ITEM_COLUMNS = "id, version, source, message, accession, step, status, performed, changed_at, attributes"
+_SHUT = json.dumps([status.value for status in StepStatus if not status.is_open])
 _PERFORMED = {
     StepState.IN_PROGRESS: StepStatus.STARTED,
     StepState.COMPLETED: StepStatus.COMPLETED,
@@ -124,22 +125,29 @@ def put_upstream(connection: apsw.Connection, source: str, items: Iterable[Attri
                     connection, item.id, None, at, attributes, None if item.performed else _upstream_status(attributes)
                 )
         connection.execute(
-            "UPDATE worklist SET seen_at = ? WHERE accession = ? AND step = ? AND source = ?",
-            (to_micros(at), accession, step_id, source),
+            "UPDATE worklist SET seen_at = ?, open = status NOT IN (SELECT value FROM json_each(?))"
+            " WHERE accession = ? AND step = ? AND source = ?",
+            (to_micros(at), _SHUT, accession, step_id, source),
         )
     return count
 
 
 def drop_unseen(connection: apsw.Connection, source: str, before: datetime) -> int:
-    """Remove an upstream worklist's steps that no poll since an instant has shown; return how many."""
-    connection.execute(
-        "DELETE FROM worklist WHERE source = ? AND seen_at IS NOT NULL AND seen_at < ?", (source, to_micros(before))
-    )
+    """Remove an upstream worklist's steps that no poll since an instant has shown; return how many.
+
+    Those that a Modality has begun are shown no more, but known: its images and the end of its work are still to come.
+    """
+    unseen = "source = ? AND seen_at IS NOT NULL AND seen_at < ?"
+    connection.execute(f"UPDATE worklist SET open = 0 WHERE {unseen} AND performed", (source, to_micros(before)))
+    connection.execute(f"DELETE FROM worklist WHERE {unseen} AND NOT performed", (source, to_micros(before)))
     return connection.changes()
 
 
 def remove_old(connection: apsw.Connection, before: datetime) -> int:
-    """Remove steps that neither begin nor have changed since an instant, at most REMOVED_MAX; return how many."""
+    """Remove steps that neither begin nor have changed since an instant, at most REMOVED_MAX; return how many.
+
+    A step begins in the hospital's time, so `before` must be in that, too.
+    """
     connection.execute(
         "DELETE FROM worklist WHERE id IN"
         f" (SELECT id FROM worklist WHERE changed_at < ? AND starts < ? LIMIT {REMOVED_MAX})",

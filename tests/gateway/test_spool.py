@@ -236,3 +236,20 @@ def test_a_disk_that_fails_at_the_close_is_told_by_the_sync_and_not_again(spool:
 
     assert draft.name not in spool.coming
     assert draft.name not in list(spool.names())
+
+
+def test_a_draft_goes_on_beyond_four_gigabytes(spool: Spool) -> None:
+    draft = spool.begin()
+    draft.size = 5 << 30  # as if so much had come: a hole, which costs no disk
+    draft.write(memoryview(b"one"))
+    draft.write(memoryview(b"two"), last=True)
+    draft.sync()
+    spool.committed(draft)
+
+    path = spool.path_of(draft.name)
+    with path.open("rb") as file:
+        file.seek(5 << 30)
+        assert file.read() == b"onetwo"
+    assert spool.size_bytes() == path.stat().st_size == (5 << 30) + 6
+    spool.remove([draft.name])
+    assert spool.size_bytes() == 0

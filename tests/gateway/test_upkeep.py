@@ -2,7 +2,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -11,13 +11,17 @@ from gateway import upkeep as upkeep_module
 from gateway.alarms import Alarms
 from gateway.clock import ManualClock
 from gateway.config import Alarms as AlarmSettings
-from gateway.config import Config, MllpSource, Retention
+from gateway.config import Config, MllpSource, Retention, WorklistSettings
+from gateway.dataset import Element
+from gateway.formats.worklist_tags import ACCESSION, SEQUENCE, START_DATE, STEP_ID
 from gateway.model import DeliveryState
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
 from gateway.store import retention
 from gateway.store.space import Space
 from gateway.store.store import Store
+from gateway.store.worklist import put_upstream
+from gateway.store.worklist_reading import read_items
 from gateway.typed import Address, Size
 from gateway.upkeep import Upkeep
 from tests.gateway.store.stores import START, incoming, keep, open_store, settle
@@ -108,6 +112,19 @@ def test_objects_go_with_their_messages(house: House) -> None:
     house.upkeep.retain_once()
 
     assert not file.exists()
+
+
+def test_a_step_of_today_stays_whatever_day_it_is_elsewhere(house: House) -> None:
+    house.config = replace(house.config, worklist=WorklistSettings(keep_days=0, timezone="America/Los_Angeles"))
+    house.clock.advance((datetime(2026, 1, 16, 3, tzinfo=UTC) - house.clock.now()).total_seconds())
+    for day in ("20260114", "20260115"):  # it is the evening of the fifteenth
+        step = {START_DATE: Element("DA", (day,)), STEP_ID: Element("SH", ("1",))}
+        item = {ACCESSION: Element("SH", (day,)), SEQUENCE: Element("SQ", items=(step,))}
+        before = house.clock.now() - timedelta(hours=1)
+        house.store.call(lambda c, item=item, at=before: put_upstream(c, "ris", [item], at)).result(10)  # type: ignore[misc]
+    house.upkeep.retain_once()
+
+    assert [item.accession for item in read_items(house.store.readers.connection)] == ["20260115"]
 
 
 def test_old_files_that_no_row_knows_go_and_owed_ones_stay(house: House) -> None:

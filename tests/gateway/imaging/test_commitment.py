@@ -73,6 +73,7 @@ class Association:
         self.caller = caller
         self.status = status
         self.fails = fails
+        self.stands = True
         self.reports: list[tuple[int, bytes]] = []
 
     async def report(self, sop_class_uid: str, sop_instance_uid: str, event_type: int, data: bytes) -> int:
@@ -579,3 +580,15 @@ def test_a_modality_is_called_back_in_tls_and_a_missing_file_keeps_nobody_waitin
     assert peer.server is not None
     peer.server.shutdown()
     assert len(peer.reports) == 1
+
+
+async def test_an_association_that_has_ended_is_forgotten_when_the_next_is_opened(house: House) -> None:
+    reports = house.reports()
+    ended, standing, last = Association(), Association(), Association()
+    for association in (ended, standing):
+        await reports.associated(association)
+    ended.stands = False
+
+    await reports.associated(last)
+
+    assert list(reports._associations) == [standing, last]

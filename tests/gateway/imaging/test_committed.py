@@ -183,6 +183,20 @@ async def test_a_report_counts_once_and_also_when_it_comes_late(house: House) ->
     assert house.query("SELECT state FROM delivery") == DeliveryState.DELIVERED.value
 
 
+async def test_a_denial_that_is_told_twice_says_nothing_of_what_was_sent_since(house: House) -> None:
+    house.deliver("1.1", "1.2")
+    house.ask("9.1", 1, 2)
+    assert await house.report("9.1", ("1.1", 0x0110), ("1.2", 0)) == 0
+    house.settle(1, "1.1")
+
+    assert await house.report("9.1", ("1.1", 0x0110), ("1.2", 0)) == 0  # its answer was lost on the way
+    house.ask("9.2", 1)
+    assert await house.report("9.1", ("1.1", 0x0110), ("1.2", 0)) == 0
+
+    assert house.states() == [ArchivalState.ASKED, ArchivalState.COMMITTED]
+    assert house.query("SELECT state FROM delivery WHERE id = 1") == DeliveryState.DELIVERED.value
+
+
 async def test_a_report_that_nobody_asked_for_changes_nothing(house: House) -> None:
     house.deliver("1.1")
     house.ask("9.1", 1)

@@ -23,6 +23,7 @@ from gateway.spool import Spool
 from gateway.store import holdings as store_holdings
 from gateway.store.retention import remove_piece
 from gateway.store.store import Store
+from gateway.store.studies import follow
 from tests.gateway.imaging.exchanges import EXPLICIT, request
 from tests.gateway.imaging.objects import CT_CLASS, ct, written
 from tests.gateway.store.stores import incoming, keep, open_store
@@ -261,17 +262,18 @@ async def test_of_two_contents_under_one_uid_the_newer_is_found_once(box: Box) -
     _, talk = await box.find(
         QueryRetrieveLevel="IMAGE", StudyInstanceUID="1.5.3", SeriesInstanceUID="1.5.3.1", SOPInstanceUID=""
     )
-    held = await box.retrieving.named(
+    named = await box.retrieving.named(
         asking(C_GET_RQ, Root.STUDY.get, QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.3")
     )
 
     assert [one["SOPInstanceUID"] for one in talk.answers] == ["1.2.3.4.5"]
-    assert [each.path.name for each in held] == [f"{newer:064x}"]
+    assert [each.path.name for each in named.held] == [f"{newer:064x}"]
 
 
 async def test_what_retention_removed_is_not_found(box: Box) -> None:
     await box.find(QueryRetrieveLevel="STUDY", StudyInstanceUID="")
 
+    box.store.call(lambda c: follow(c, 5, [], {})).result(10)
     box.store.call(lambda c: remove_piece(c, after=0, before_micros=1 << 60, quarantined=True)).result(10)
     _, talk = await box.find(QueryRetrieveLevel="STUDY", StudyInstanceUID="")
 
@@ -356,3 +358,56 @@ def test_arbitrary_bytes_are_an_identifier_or_are_refused(data: bytes, syntax: s
         read_asked(decode(data, syntax), Root.STUDY)
     except ContentError as error:
         assert str(error)
+
+
+class Breaking(Peer):
+    """A move destination that is gone after the first Instance."""
+
+    async def send(self, held: Held) -> int:
+        if self.got:
+            raise LinkError("the peer closed the connection")
+        return await super().send(held)
+
+
+async def test_a_move_destination_that_breaks_off_keeps_what_it_took(box: Box) -> None:
+    asked = asking(C_MOVE_RQ, Root.STUDY.move, destination="WS1", QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.1")
+
+    outcome = await Moving(box.retrieving, lambda *_: Breaking().open())(asked, Talk())
+
+    assert (outcome.status, outcome.suboperations) == (0xB000, Suboperations(completed=1, failed=2))
+    assert decode(outcome.data, EXPLICIT)[0x00080058].values == ("1.2.3.4.2", "1.2.3.4.3")
+
+
+async def test_what_cannot_be_read_is_told_as_failed(box: Box) -> None:
+    await box.holdings.catch_up()
+    (box.spool.objects / f"{2:064x}").unlink()
+    talk = Talk()
+
+    asked = asking(C_GET_RQ, Root.STUDY.get, QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.1")
+    outcome = await Getting(box.retrieving)(asked, talk)
+
+    assert (outcome.status, outcome.suboperations) == (0xB000, Suboperations(completed=2, failed=1))
+    assert decode(outcome.data, EXPLICIT)[0x00080058].values == ("1.2.3.4.2",)
+
+
+async def test_what_could_not_be_read_for_the_index_is_found_by_what_was_known_when_it_came(box: Box) -> None:
+    name = f"{9:064x}"  # no such file
+    headers = {"PatientID": "P9", "StudyInstanceUID": "1.5.9", "SOPInstanceUID": "1.2.3.4.9", "SOPClassUID": CT_CLASS}
+    keep(box.store, incoming(b"", "1.2.3.4.9", kind=Kind.DICOM, object_name=name, headers=headers, digest=b"9"))
+
+    _, talk = await box.find(QueryRetrieveLevel="STUDY", PatientID="P9", StudyInstanceUID="")
+    asked = asking(C_GET_RQ, Root.STUDY.get, QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.9")
+    outcome = await Getting(box.retrieving)(asked, Talk())
+
+    assert [found["StudyInstanceUID"] for found in talk.answers] == ["1.5.9"]
+    assert (outcome.status, outcome.suboperations) == (0xA702, Suboperations(failed=1))
+
+
+async def test_more_than_one_retrieval_can_bring_is_refused_not_cut(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.imaging.retrieving.INSTANCES_MAX", 2)
+    talk = Talk()
+
+    asked = asking(C_GET_RQ, Root.STUDY.get, QueryRetrieveLevel="STUDY", StudyInstanceUID="1.5.1")
+    outcome = await Getting(box.retrieving)(asked, talk)
+
+    assert (outcome.status, talk.stored) == (0xA701, [])

@@ -1,4 +1,5 @@
 import hashlib
+import struct
 import subprocess
 import sys
 from array import array
@@ -12,9 +13,9 @@ from pydicom.dataset import Dataset
 
 from gateway.config import DicomDestination, DicomSource, Route
 from gateway.errors import ContentError, GatewayError, TemporaryError
-from gateway.formats.dicom import EXPLICIT_LITTLE, UNCOMPRESSED, read_meta
+from gateway.formats.dicom import EXPLICIT_LITTLE, UNCOMPRESSED, read_header, read_meta
 from gateway.formats.dicom_path import change_faults, read_path
-from gateway.imaging.body import open_body
+from gateway.imaging.body import is_bulk, open_body
 from gateway.imaging.pseudonyms import Pseudonyms, shifted
 from gateway.imaging.rewriting import Rewriter, Rules
 from gateway.routing import Router
@@ -314,6 +315,33 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
     assert made.stat().st_size > 1 << 27
     assert int(done.stdout) < 20 << 10  # KiB
+
+
+def test_an_object_beyond_four_gigabytes_is_taken_apart_where_it_must_be(tmp_path: Path) -> None:
+    longest = 0xFFFFFFFE  # the most that one length says
+    path = written(Dataset(), tmp_path / "a.dcm")
+    with path.open("r+b") as file:  # nothing but holes: a few kilobytes on the disk
+        file.seek(0, 2)
+        file.write(struct.pack("<HH2s2xL", 0x0009, 0x1001, b"OB", longest))
+        file.seek(longest, 1)
+        file.write(struct.pack("<HH2sH", 0x0010, 0x0020, b"LO", 4) + b"ZZ1 ")
+        file.write(struct.pack("<HH2s2xL", 0x7FE0, 0x0010, b"OB", 0xFFFFFFFF) + struct.pack("<HHL", 0xFFFE, 0xE000, 0))
+        pixels_at = file.tell() - 8
+        for _ in range(2):
+            file.write(struct.pack("<HHL", 0xFFFE, 0xE000, longest))
+            file.seek(longest, 1)
+        file.write(struct.pack("<HHL", 0xFFFE, 0xE0DD, 0))
+        pixels_end = file.tell()
+        file.write(struct.pack("<HH2s2xL", 0xFFFC, 0xFFFC, b"OB", 4) + b"tail")
+
+    assert path.stat().st_blocks * 512 < 1 << 20
+    assert pixels_at > 1 << 32
+    assert read_header(path).values["PatientID"] == "ZZ1"
+    with open_body(path) as body:
+        assert (body.head.PatientID, is_bulk(body.head, 0x00091001)) == ("ZZ1", True)
+        assert body.pixels is not None
+        assert (body.pixels.value_at, body.pixels.end) == (pixels_at, pixels_end)
+        assert body.tail.DataSetTrailingPadding == b"tail"
 
 
 # --- dciodvfy ---

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from gateway.orders import ProcedureStep, ScheduledStep, StepChange, StepState
 from gateway.routing import Router
 from gateway.store.conflicts import forget_conflicts
 from gateway.store.reading import read_deliveries
+from gateway.store.retention import remove_piece
 from gateway.store.store import Store
 from gateway.store.studies import StudyProgress, oldest_waiting, read_studies, remove_studies
 from gateway.typed import Address
@@ -251,9 +253,12 @@ def test_what_disagrees(headers: dict[str, str], keywords: tuple[str, ...]) -> N
 def test_a_route_that_waits_keeps_instances_back_and_says_that_it_does() -> None:
     waiting = Route(sources=("imaging",), to=("research",), after="study-complete")
     router = Router((waiting,), (SOURCE,), (ARCHIVE, RESEARCH))
-    image = Incoming(source="imaging", kind=Kind.DICOM, received_at=START, size=0, digest=b"")
+    image = Incoming(
+        source="imaging", kind=Kind.DICOM, received_at=START, size=0, digest=b"", headers={"StudyInstanceUID": STUDY}
+    )
 
     assert router.owed(image).destinations == ()
+    assert router.owed(replace(image, headers={})).destinations == ("research",)
     assert router.owed_when_complete(image).destinations == ("research",)
     assert router.waits("imaging")
     assert not Router((), (SOURCE,), ()).waits("imaging")
@@ -280,3 +285,31 @@ async def test_another_object_under_a_known_uid_is_alarmed_until_it_was_seen(hou
     house.watch = house.watching()
     await house.after(1)
     assert house.alarms.standing() == []
+
+
+async def test_an_instance_of_no_study_waits_for_none(house: House) -> None:
+    house.keep(Kind.DICOM, "1.2.1", {"Modality": "CT"}, "1.2.1", object_name=f"{1:064x}")
+    await house.after(60)
+
+    assert (house.owed("archive"), house.owed("research")) == ([1], [1])
+
+
+async def test_what_the_watch_has_not_seen_yet_is_not_let_go(house: House) -> None:
+    def let_go() -> int:
+        work = house.store.call(lambda c: remove_piece(c, after=0, before_micros=1 << 60, quarantined=True))
+        return work.result(10).removed
+
+    house.router = Router(
+        (Route(sources=("imaging",), to=("research",), after="study-complete", when='Modality == "CT"'),),
+        (SOURCE,),
+        (RESEARCH,),
+    )
+    house.receive(1)
+    house.receive(2, Modality="SR")
+    unseen = let_go()
+    await house.after(1)
+    growing = let_go()
+    await house.after(60)
+
+    assert (unseen, growing, let_go()) == (0, 0, 1)
+    assert house.owed("research") == [1]

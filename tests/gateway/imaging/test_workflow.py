@@ -163,6 +163,19 @@ def test_a_peer_that_gets_de_identified_objects_cannot_be_named_in_a_move(store:
     assert moving._dial("O", [], None) is None  # type: ignore[arg-type]
 
 
+def test_who_is_named_in_a_move_is_looked_for_where_the_configuration_says_now(store: Store, tmp_path: Path) -> None:
+    source = replace(SOURCE, services=("query",))
+    config = replace(CONFIG, sources=(source,))
+    made = workflow(store, tmp_path, config)
+    moving = made.offer(source).services[0x0021, "1.2.840.10008.5.1.4.1.2.2.2"]
+    clean = Route(sources=("imaging",), to=("pacs",), deidentify="basic", secret=Secret(env="HOME"))
+    made._config = lambda: replace(config, destinations=(PACS, replace(OTHER, ae_title="NEW")), routes=(clean,))
+
+    assert isinstance(moving, Moving)
+    known = {title: moving._dial(title, [], None) is not None for title in ("P", "O", "NEW")}  # type: ignore[arg-type]
+    assert known == {"P": False, "O": False, "NEW": True}
+
+
 def test_what_a_step_was_scheduled_as_is_found_with_its_order_numbers(store: Store, tmp_path: Path) -> None:
     step = Element("SQ", items=({0x00400009: Element("SH", ("S1",))},))
     attributes = {

@@ -193,8 +193,9 @@ class Scp:
         response.Status = self.statuses.pop(0) if len(self.statuses) > 1 else self.statuses[0]
         return response
 
-    def requested(self, _event: evt.Event) -> None:
+    def requested(self, event: evt.Event) -> None:
         self.associations += 1
+        self.association = event.assoc
 
     def ended(self, _event: evt.Event) -> None:
         self.released.set()
@@ -836,6 +837,30 @@ async def test_what_cannot_be_made_ready_is_refused_or_tried_later(
     (receipt,) = await _send_prepared(destination, spool, [_keep_small(spool, 1)], Preparing(spool, fault))
 
     assert receipt.verdict is verdict
+
+
+async def test_an_archive_that_tires_while_a_file_is_made_gets_it_on_another_association(
+    destination: DicomDestination, spool: Spool, port: int
+) -> None:
+    scp = Scp()
+
+    class Slow(Preparing):
+        def changes(self, destination: str) -> bool:
+            return True
+
+        def prepare(self, parcel: Parcel, path: Path, transfer_syntax: str | None) -> Path | None:
+            scp.association.abort()
+            while sender._line.is_open:
+                threading.Event().wait(0.001)
+            return super().prepare(parcel, path, EXPLICIT)
+
+    sender = DicomSender(destination, spool, SystemClock(), preparer=Slow(spool))
+    parcels = [_parcel(number, _keep_small(spool, number)) for number in (1, 2)]
+    with _archive(scp, port):
+        receipts = [receipt async for receipt in sender.send(parcels)]
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 2
+    assert (scp.uids, scp.associations) == (["1.2.3.1", "1.2.3.2"], 3)
 
 
 async def test_a_batch_goes_study_by_study(destination: DicomDestination, spool: Spool, port: int) -> None:

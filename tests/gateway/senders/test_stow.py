@@ -2,6 +2,7 @@ import asyncio
 import base64
 import contextlib
 import json
+import logging
 import socket
 import subprocess
 import sys
@@ -220,6 +221,25 @@ async def test_a_large_batch_is_several_requests(spool: Spool, monkeypatch: pyte
 
     assert [len(uids) for uids in archive.requests] == [2, 2]
     assert set(verdicts(receipts).values()) == {"delivered"}
+
+
+async def test_of_two_contents_under_one_uid_each_has_an_answer_of_its_own(spool: Spool) -> None:
+    names = [
+        keep(spool, written(ct(SOPInstanceUID=uid, StudyDescription=text), spool.folder / "one.dcm"))
+        for uid, text in (("1.9.1", "first"), ("1.9.2", ""), ("1.9.1", "second"))
+    ]
+    with serving(Archive()) as archive:
+        receipts, _ = await send(at(archive), spool, names)
+
+    assert archive.requests == [["1.9.1", "1.9.2"], ["1.9.1"]]
+    assert set(verdicts(receipts).values()) == {"delivered"}
+
+
+async def test_the_library_writes_no_log_of_its_own(spool: Spool, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), serving(Archive()) as archive:
+        await send(at(archive), spool, [keep_small(spool, 1)])
+
+    assert not [record for record in caplog.records if record.name.startswith("http")]
 
 
 async def test_bandwidth_holds_for_the_web_too(spool: Spool) -> None:

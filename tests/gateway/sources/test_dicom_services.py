@@ -53,11 +53,16 @@ class Nothing:
 
 
 @asynccontextmanager
-async def serving(folder: Path, offer: Offer, *, pdu_max: int = 16384) -> AsyncIterator[DicomSource]:
+async def serving(folder: Path, offer: Offer, *, pdu_max: int = 16384, **more: object) -> AsyncIterator[DicomSource]:
     spool = Spool(folder / "spool")
     spool.open()
     status = SourceStatus("imaging", "dicom")
-    conf = Settings(name="imaging", listen=Address("127.0.0.1", 0), pdu_max=pdu_max)  # type: ignore[arg-type]
+    conf = Settings(
+        name="imaging",
+        listen=Address("127.0.0.1", 0),  # type: ignore[arg-type]
+        pdu_max=pdu_max,
+        **more,  # type: ignore[arg-type]
+    )
     source = DicomSource(conf, Nothing(), spool, SystemClock(), status, offer=offer)
     task = asyncio.create_task(source.run())
     async with asyncio.timeout(WAIT_S):
@@ -245,6 +250,61 @@ async def test_instances_go_back_on_the_same_association(tmp_path: Path) -> None
     assert came == [CT.read_bytes()[meta.dataset_offset :]] * 3
     assert [response.Status for response in responses] == [PENDING, 0]
     assert responses[-1].NumberOfCompletedSuboperations == 3
+
+
+async def test_an_instance_that_is_gone_leaves_the_association_as_it_was(tmp_path: Path) -> None:
+    gone = Held(
+        path=tmp_path / "gone",
+        dataset_offset=0,
+        sop_class_uid=CT_CLASS,
+        sop_instance_uid="1.2.3",
+        transfer_syntax=EXPLICIT,
+    )
+    ended = threading.Event()
+
+    async def get(request: Request, exchange: Exchange) -> Outcome:
+        with pytest.raises(LinkError):
+            await exchange.store(gone)
+        return Outcome(status=0xA702, suboperations=Suboperations(failed=1))
+
+    def ask(source: DicomSource) -> tuple[list[int], bool]:
+        ae = AE("PEER")
+        ae.add_requested_context(GET, IMPLICIT)
+        ae.add_requested_context(CTImageStorage, EXPLICIT)
+        role = build_role(CTImageStorage, scp_role=True)
+        handlers = [(evt.EVT_ABORTED, lambda _: ended.set())]
+        association = ae.associate("127.0.0.1", source.port, ext_neg=[role], evt_handlers=handlers)  # type: ignore[arg-type]
+        statuses = [int(status.Status) for status, _ in association.send_c_get(some(), GET)]
+        return statuses, ended.wait(WAIT_S)
+
+    async with serving(tmp_path, Offer(services={(Field.C_GET, GET): get}), idle_timeout_s=0.5) as source:
+        statuses, idled_out = await asyncio.to_thread(ask, source)
+
+    assert statuses == [0xA702]
+    assert idled_out, "nothing is awaited any more"
+
+
+async def test_a_source_without_storage_sends_what_is_fetched_and_takes_nothing(tmp_path: Path) -> None:
+    async def get(request: Request, exchange: Exchange) -> Outcome:
+        return Outcome(status=0, comment=" ".join(exchange.takes(CT_CLASS)))
+
+    def ask(source: DicomSource) -> tuple[int, int, bool]:
+        ae = AE("PEER")
+        ae.add_requested_context(GET, IMPLICIT)
+        ae.add_requested_context(CTImageStorage, EXPLICIT)
+        role = build_role(CTImageStorage, scu_role=True, scp_role=True)
+        association = ae.associate("127.0.0.1", source.port, ext_neg=[role])
+        stored = int(association.send_c_store(CT).Status)
+        (got, _), *_ = association.send_c_get(some(), GET)
+        association.release()
+        plain = ae.associate("127.0.0.1", source.port)
+        refused = CT_CLASS in {str(context.abstract_syntax) for context in plain.rejected_contexts}
+        plain.release()
+        return stored, int(got.Status), refused
+
+    offer = Offer(services={(Field.C_GET, GET): get})
+    async with serving(tmp_path, offer, services=("echo", "query")) as source:
+        assert await asyncio.to_thread(ask, source) == (0x0122, 0, True)
 
 
 async def test_a_report_goes_on_the_association_that_asked(tmp_path: Path) -> None:

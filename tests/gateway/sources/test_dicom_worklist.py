@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from gateway.clock import SystemClock
-from gateway.config import DicomWorklistSource
+from gateway.clock import ManualClock, SystemClock
+from gateway.config import DicomWorklistSource, WorklistSettings
 from gateway.dataset import text_at
 from gateway.errors import LinkError
 from gateway.formats.identifiers import tag_of
+from gateway.imaging.worklist_view import local_time
 from gateway.orders import WorklistItem
 from gateway.sources.dicom_worklist import UpstreamWorklist
 from gateway.status import LinkState, SourceStatus
@@ -61,6 +63,19 @@ async def test_each_station_and_modality_is_asked_for(store: Store, tmp_path: Pa
         await source.poll()
 
     assert {item.accession for item in items(store)} == {"A001", "A002", "A004", "A005"}
+
+
+async def test_the_day_asked_for_is_the_hospitals(store: Store, tmp_path: Path) -> None:
+    settings = WorklistSettings(timezone="America/Los_Angeles")
+    clock = ManualClock(datetime(2026, 1, 16, 3, tzinfo=UTC))  # an evening of the fifteenth
+    with wlmscpfs(tmp_path / "ris") as port:
+        source, _ = upstream(store, port, days_before=0, days_after=0)
+        its_own = UpstreamWorklist(
+            source._settings, store, clock, SourceStatus("ris", "dicom-worklist"), lambda now: local_time(now, settings)
+        )
+        await its_own.poll()
+
+    assert {item.accession for item in items(store)} == {"A001", "A002"}
 
 
 async def test_what_is_gone_there_goes_and_a_poll_that_fails_removes_nothing(store: Store, tmp_path: Path) -> None:

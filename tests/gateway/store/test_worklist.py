@@ -271,6 +271,27 @@ def test_an_upstream_worklist_is_kept_and_what_is_gone_there_goes(ward: Ward) ->
     assert text_at(ward.only().attributes, tag_of("PatientID")) == "P2"
 
 
+def test_a_step_that_a_modality_has_begun_outlives_its_place_in_an_upstream_worklist(ward: Ward) -> None:
+    def poll(at: datetime, *items: dict[int, Element]) -> None:
+        ward.store.call(lambda connection: put_upstream(connection, "ris", items, at)).result(10)
+        ward.store.call(lambda connection: drop_unseen(connection, "ris", at)).result(10)
+
+    poll(NOW, upstream("U1"))
+    ward.perform(StepState.IN_PROGRESS, accession_number="U1", step_id="SU1")
+    poll(NOW + timedelta(minutes=5))
+    assert (ward.items(everything=False), ward.only().status) == ([], StepStatus.STARTED)
+
+    poll(NOW + timedelta(minutes=6), upstream("U1"))
+    assert len(ward.items(everything=False)) == 1
+
+    poll(NOW + timedelta(minutes=9))
+    ward.perform(StepState.COMPLETED, accession_number="U1", step_id="SU1")
+    assert ward.only().status is StepStatus.COMPLETED
+
+    ward.store.call(lambda connection: remove_old(connection, NOW + timedelta(days=7))).result(10)
+    assert ward.items() == []
+
+
 def test_an_upstream_worklist_leaves_the_orders_of_others_alone(ward: Ward) -> None:
     ward.receive(orm())
     step = {tag_of("ScheduledProcedureStepID"): Element("SH", ("SPS260115001",))}
