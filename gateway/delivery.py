@@ -192,14 +192,16 @@ class Lane:
         """Wait for the time or for a person; news of more work does not shorten it."""
         while not (self._rewound or self._finishing) and (left := self._wait_s(head)) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
             if not (self._rewound or self._finishing):
                 self._wake.clear()
 
     async def _rest(self, seconds: float) -> None:
         """Wait outside the Destination's hours: news may be urgent, so it is looked at."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(seconds, REST_S_MAX))
+            async with asyncio.timeout(min(seconds, REST_S_MAX)):
+                await self._wake.wait()
 
     async def _bring(self, parcels: Sequence[Parcel]) -> None:
         owed = {parcel.delivery.id: parcel for parcel in parcels}

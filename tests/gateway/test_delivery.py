@@ -390,6 +390,22 @@ async def test_a_clock_set_far_back_does_not_stop_delivery(world: World) -> None
     await second.wait(lambda: second.taken == [b"1"])
 
 
+@pytest.mark.parametrize("hours", [None, "00:00-00:01"])
+async def test_a_lane_that_waits_ends_when_it_is_cancelled_as_news_come(world: World, hours: str | None) -> None:
+    sender = RecordingSender()
+    sender.script = [LinkError("refused")]
+    world.clock.advance(60.0)
+    world.lane(sender, pace=Pace(world.clock, hours=hours))
+    await world.keep(b"1")
+    await world.turn()
+    await world.turn()
+    world.lanes[0].wake()
+    world.tasks[0].cancel()
+
+    ended, _ = await asyncio.wait(world.tasks, timeout=WAIT_S)
+    assert ended == set(world.tasks)
+
+
 async def test_a_transport_that_breaks_after_the_last_receipt_costs_nothing(world: World) -> None:
     class Breaking(RecordingSender):
         async def send(self, parcels):  # type: ignore[no-untyped-def,override]
