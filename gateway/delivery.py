@@ -123,11 +123,11 @@ class Lane:
                 if not parcels:
                     self._idle()
                     await self._wake.wait()
-                elif self._wait_s(parcels[0]) > 0:
-                    await self._pause(parcels[0])
-                elif (closed_s := self._closed_s(parcels[0])) > 0:
+                elif (closed_s := self._closed_s(parcels[0])) > 0:  # asked first: who may not go must not be who tries
                     self._idle()
                     await self._rest(closed_s)
+                elif self._wait_s(parcels[0]) > 0:
+                    await self._pause(parcels[0])
                 else:
                     await self._bring(parcels)
         finally:

@@ -469,6 +469,25 @@ async def test_outside_its_hours_a_destination_gets_only_what_is_urgent(world: W
     await sender.wait(lambda: sender.taken == [b"stat", b"1"])
 
 
+async def test_a_lane_outside_its_hours_does_not_keep_another_from_trying_what_is_urgent(world: World) -> None:
+    closed = (START + timedelta(hours=2)).astimezone().strftime("%H:%M")
+    until = (START + timedelta(hours=8)).astimezone().strftime("%H:%M")
+    pace = Pace(world.clock, hours=f"{closed}-{until}")
+    keys = [next(key for key in map(str, range(100)) if slot_of(key) % 2 == lane) for lane in range(2)]
+    quiet, urgent = RecordingSender(), RecordingSender()
+    urgent.script = [LinkError("refused")]
+    await world.keep(incoming(b"1", lane_key=keys[0]))
+    await world.keep(incoming(b"stat", lane_key=keys[1]), urgent=True)
+    world.lane(quiet, lane=0, lanes=2, pace=pace)
+    world.lane(urgent, lane=1, lanes=2, pace=pace)
+    for _ in range(10):
+        await world.turn()
+        world.pass_time(30.0)
+
+    await urgent.wait(lambda: urgent.taken == [b"stat"])
+    assert quiet.tried == []
+
+
 async def test_lanes_of_a_destination_knock_one_at_a_time_at_a_closed_door(world: World) -> None:
     senders = [RecordingSender() for _ in range(4)]
     for sender in senders:
