@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from gateway.alarms import Alarms
 from gateway.assembly import Origins, make_pace, make_sender, make_source
@@ -101,7 +100,7 @@ class App:
             owed_again=self.rewind,
         )
         self._rules = self._read_rules()
-        await asyncio.wrap_future(self.store.call(self._waive))
+        await self._waive(self.config)
         self.upkeep = Upkeep(
             self.store,
             self.spool,
@@ -144,14 +143,15 @@ class App:
     async def reload(self, config: Config) -> list[str]:
         """Take a new configuration over: only what changed is stopped and started. Return what was done, in words.
 
-        Raises StoreError when the data folder would change, which needs a restart.
+        Raises StoreError, and then nothing has changed, when the data folder would change, which needs a restart, or
+        the store refuses.
         """
         if config.gateway.data_dir != self.config.gateway.data_dir:
             raise StoreError("data_dir cannot change while the gateway runs: restart it")
+        await self._waive(config)
         old, self.config = self.config, config
         router, self.intake.router = self.intake.router, self._router()
         self._rules = self._read_rules()
-        await asyncio.wrap_future(self.store.call(self._waive))
         everything = (config.gateway.name, config.gateway.facility) != (old.gateway.name, old.gateway.facility)
         gone_sources = _changed(old.sources, config.sources, everything=False)
         gone_sources += [
@@ -207,11 +207,12 @@ class App:
     def _read_rules(self) -> Rules:
         return Rules.of(effective_routes(self.config), self.intake.router)
 
-    def _waive(self, connection: Any) -> None:
-        """Wait no more for archives that are asked no more."""
-        asked = _asks(self.config)
-        names = [each.name for each in self.config.destinations if each.name not in asked]
-        if waived := self.store.reports.waive(connection, names):
+    async def _waive(self, config: Config) -> None:
+        """Wait no more for archives that are asked no more. Raises StoreError."""
+        asked = _asks(config)
+        names = [each.name for each in config.destinations if each.name not in asked]
+        work = self.store.call(lambda connection: self.store.reports.waive(connection, names))
+        if waived := await asyncio.wrap_future(work):
             _log.warning("commitment.waived instances=%d", waived)
 
     def _gate(self) -> str | None:
