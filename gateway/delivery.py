@@ -291,10 +291,12 @@ class Lane:
         self._status.last_error, self._status.last_error_at = receipt.reason, now
         self._alarms.put(key, f"{self._name} refused delivery {parcel.delivery.id}; its lane waits for a person")
         self._settle(parcel, receipt, DeliveryState.PENDING, now)
-        while not (self._rewound or self._finishing):
-            self._wake.clear()
-            await self._wake.wait()
-        self._alarms.clear(key)
+        try:
+            while not (self._rewound or self._finishing):
+                self._wake.clear()
+                await self._wake.wait()
+        finally:  # also where a reload replaces the lane: the next one holds for itself
+            self._alarms.clear(key)
         self._status.state = LinkState.STARTING
 
     def _fail(self, reason: str) -> int:

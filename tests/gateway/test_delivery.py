@@ -190,6 +190,20 @@ async def test_hold_stops_the_lane_until_a_person_acts(world: World) -> None:
     assert world.alarms.standing() == []
 
 
+async def test_a_held_lane_that_is_taken_away_takes_its_alarm_along(world: World) -> None:
+    sender = RecordingSender()
+    sender.script = [Verdict.REFUSED]
+    world.lane(sender, on_error="hold")
+    await world.keep(b"1")
+    await world.until(lambda: world.status.state is LinkState.HELD)
+    held = [alarm.key for alarm in world.alarms.standing()]
+    world.tasks[0].cancel()
+    await asyncio.wait(world.tasks, timeout=WAIT_S)
+
+    assert held == ["destination-held:ris"]
+    assert world.alarms.standing() == []
+
+
 async def test_the_held_one_may_be_discarded(world: World) -> None:
     sender = RecordingSender()
     sender.script = [Verdict.REFUSED]
