@@ -13,7 +13,8 @@ may come, and what it means:
     silence, closing, an answer that cannot be read, a foreign MSA-2
                                              LinkError; the connection is dropped, so a late answer is never misread
 
-In enhanced mode the commit answer counts; an application answer that follows for a settled id is skipped. A peer that
+In enhanced mode the commit answer counts; an application answer that follows for a settled id is skipped, so an id that
+was answered on a connection is never asked again on it. A peer that
 closes after each message is met by asking the socket before each write; where it closed in the very moment of a
 write, the same bytes go out once more on a new connection, at once. HL7 received goes out as received; Results
 become PCD-01, procedure steps an order status.
@@ -137,6 +138,11 @@ class MllpSender:
 
     async def _ask(self, question: _Question) -> _Answer:
         link = await self._connected()
+        if (
+            question.control_id in link.settled
+        ):  # feeds use one again: what is still said of the first is not said of it
+            await self.close()
+            link = await self._connected()
         worn = bool(link.settled)
         try:
             return await self._asked(link, question)

@@ -185,6 +185,24 @@ async def test_the_second_answer_of_enhanced_mode_is_not_misread() -> None:
     assert receiver.connections == 1
 
 
+async def test_the_second_answer_to_a_control_id_is_not_taken_for_another_message_that_has_it_too() -> None:
+    first, second = (
+        b"MSH|^~\\&|LAB|X|||20260115||ORU^R01|SAME|P|2.5|||AL|AL\rPID|||%d\r" % number for number in (1, 2)
+    )
+    refused = answer("CE", error="207")
+    late = framed(acknowledgement("AA", b"SAME"))
+
+    async def answered_late(receiver: ScriptedReceiver, message: bytes, writer: asyncio.StreamWriter) -> None:
+        receiver.writers[0].write(late)
+        await refused(receiver, message, writer)
+
+    async with talk(answer("CA"), answered_late) as (receiver, sender):
+        receipts = await sent(sender, [hl7_parcel(1, raw=first), hl7_parcel(2, raw=second)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED, Verdict.RETRY]
+    assert receiver.connections == 2
+
+
 async def test_the_batch_ends_at_a_retry_and_goes_on_after_a_refusal() -> None:
     async with talk(answer("AE"), answer("AE", error="207")) as (receiver, sender):
         receipts = await sent(sender, [hl7_parcel(1), hl7_parcel(2), hl7_parcel(3)])
