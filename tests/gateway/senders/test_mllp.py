@@ -152,6 +152,18 @@ async def test_what_is_no_answer_to_this_message_breaks_the_connection(act: Act)
     assert receiver.messages[0] == receiver.messages[1] == hl7_parcel(1).message.raw
 
 
+async def test_a_refusal_by_who_could_not_read_the_message_does_not_stop_the_lane_for_ever() -> None:
+    unread = framed(acknowledgement("AR", b"", error="100"))
+    async with talk(say(unread), say(unread)) as (receiver, sender):
+        receipts = await sent(sender, [hl7_parcel(1), hl7_parcel(2)])
+        receipts += await sent(sender, [hl7_parcel(1)])
+        receipts += await sent(sender, [hl7_parcel(2)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.RETRY_CONTENT] * 2 + [Verdict.DELIVERED]
+    assert receipts[0].reason == "AR ERR-100, without MSA-2"
+    assert receiver.connections == 3
+
+
 async def test_an_answer_that_comes_too_late_is_never_taken_for_another() -> None:
     late = asyncio.Event()
 
