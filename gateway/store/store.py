@@ -57,13 +57,13 @@ class Store:
     ) -> None:
         """Open, check and start the writer. Raises StoreError.
 
-        `failed` hears that the disk failed and the process must end; `full` that it is full; both in the writer
-        thread. `flush` is handed all settled units of a commit at once and calls `settle` on each, in order, in the
-        thread where that is wanted.
+        `failed` hears that the disk failed and the process must end; `full` that it is full, also while it is opened;
+        both in the writer thread from then on. `flush` is handed all settled units of a commit at once and calls
+        `settle` on each, in order, in the thread where that is wanted.
         """
         self._folder = folder
         self.path = folder / FILE_NAME
-        connection, self.was_unclean = open_checked(folder, clock.now(), synchronous)
+        connection, self.was_unclean = open_checked(folder, clock.now(), synchronous, full)
         try:
             self.epoch = _epoch(connection)
             self._ledger = Ledger(connection)
