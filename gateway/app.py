@@ -128,10 +128,7 @@ class App:
     async def stop(self) -> None:
         """Take no more, finish what is in hand, close the store."""
         await self._stop_tasks(f"source:{name}" for name in list(self.sources))
-        for name in list(self.destinations):
-            for lane in self._lanes[name].values():
-                lane.finish()
-        await self._finish_tasks(f"destination:{name}" for name in list(self.destinations))
+        await self._finish_lanes(list(self.destinations))
         await self._stop_tasks(list(self._tasks))
         self._executor.shutdown(cancel_futures=True)
         await asyncio.to_thread(self.spool.close)
@@ -167,6 +164,7 @@ class App:
         gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
         done = [f"stopped source {name}" for name in gone_sources]
         done += [f"stopped destination {name}" for name in gone_destinations]
+        await self._finish_lanes(gone_destinations)
         await self._stop_tasks(f"source:{name}" for name in gone_sources)
         await self._stop_tasks(f"commitment:{name}" for name in gone_destinations)
         await self._stop_tasks(f"destination:{name}" for name in gone_destinations)
@@ -315,8 +313,12 @@ class App:
     def _spawn(self, key: str, work: Awaitable[None]) -> None:
         self._tasks.setdefault(key, []).append(asyncio.ensure_future(work))
 
-    async def _finish_tasks(self, keys: Iterable[str]) -> None:
-        tasks = [task for key in keys for task in self._tasks.get(key, [])]
+    async def _finish_lanes(self, names: list[str]) -> None:
+        """Let lanes end with what they have in hand, for a while."""
+        for name in names:
+            for lane in self._lanes[name].values():
+                lane.finish()
+        tasks = [task for name in names for task in self._tasks.get(f"destination:{name}", [])]
         if tasks:
             await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
 

@@ -104,7 +104,7 @@ class Lane:
         self._wake.set()
 
     def finish(self) -> None:
-        """End after the Delivery in hand."""
+        """End after the Delivery in hand, when all that was taken is on the disk: who comes next repeats nothing."""
         self._finishing = True
         self._wake.set()
 
@@ -130,6 +130,7 @@ class Lane:
                     await self._pause(parcels[0])
                 else:
                     await self._bring(parcels)
+            await self._written(0)
         finally:
             self._pace.breaker.leave(self)
             await self._sender.close()

@@ -389,6 +389,28 @@ async def test_finish_ends_a_lane_after_the_delivery_in_hand(world: World) -> No
     assert sender.closed == 1
 
 
+async def test_a_lane_that_was_told_to_finish_ends_when_what_was_taken_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[tuple[object, ...], dict[str, object]]] = []
+    settle = world.store.settle
+    monkeypatch.setattr(world.store, "settle", lambda *given, **named: held.append((given, named)))
+    sender = RecordingSender()
+    lane = world.lane(sender)
+    await world.keep(b"1", b"2")
+    await sender.wait(lambda: len(sender.taken) == 2)
+    lane.finish()
+    await world.turn()
+    ended_early = world.tasks[0].done()
+    for given, named in held:
+        settle(*given, **named)  # type: ignore[arg-type]
+    await asyncio.wait(world.tasks, timeout=WAIT_S)
+
+    assert not ended_early
+    assert world.tasks[0].done()
+    assert world.states() == {1: DELIVERED, 2: DELIVERED}
+
+
 async def test_a_clock_set_far_back_does_not_stop_delivery(world: World) -> None:
     sender = RecordingSender()
     sender.script = [Verdict.RETRY]
