@@ -302,13 +302,18 @@ class App:
                 pace=pace,
             )
             self._lanes[destination.name][number] = lane
-            await lane.run()
+            with self.store.trusted():
+                await lane.run()
 
         name = f"{destination.name}/{number}"
         self._spawn(f"destination:{destination.name}", supervise(name, run, failed, self.clock))
 
     def _watch(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        self._spawn(name, supervise(name, run, lambda reason: None, self.clock))
+        async def trusting() -> None:
+            with self.store.trusted():
+                await run()
+
+        self._spawn(name, supervise(name, trusting, lambda reason: None, self.clock))
 
     def _spawn(self, key: str, work: Awaitable[None]) -> None:
         self._tasks.setdefault(key, []).append(asyncio.ensure_future(work))
