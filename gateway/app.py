@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import Any
 
 from gateway.alarms import Alarms
 from gateway.assembly import Origins, make_pace, make_sender, make_source
@@ -102,7 +101,7 @@ class App:
             owed_again=self.rewind,
         )
         self._rules = self._read_rules()
-        await asyncio.wrap_future(self.store.call(self._waive))
+        await self._waive(self.config)
         self.upkeep = Upkeep(
             self.store,
             self.spool,
@@ -130,10 +129,7 @@ class App:
     async def stop(self) -> None:
         """Take no more, finish what is in hand, close the store."""
         await self._stop_tasks(f"source:{name}" for name in list(self.sources))
-        for name in list(self.destinations):
-            for lane in self._lanes[name].values():
-                lane.finish()
-        await self._finish_tasks(f"destination:{name}" for name in list(self.destinations))
+        await self._finish_lanes(list(self.destinations))
         await self._stop_tasks(list(self._tasks))
         self._executor.shutdown(cancel_futures=True)
         await asyncio.to_thread(self.spool.close)
@@ -145,14 +141,15 @@ class App:
     async def reload(self, config: Config) -> list[str]:
         """Take a new configuration over: only what changed is stopped and started. Return what was done, in words.
 
-        Raises StoreError when the data folder would change, which needs a restart.
+        Raises StoreError, and then nothing has changed, when the data folder would change, which needs a restart, or
+        the store refuses.
         """
         if config.gateway.data_dir != self.config.gateway.data_dir:
             raise StoreError("data_dir cannot change while the gateway runs: restart it")
+        await self._waive(config)
         old, self.config = self.config, config
         router, self.intake.router = self.intake.router, self._router()
         self._rules = self._read_rules()
-        await asyncio.wrap_future(self.store.call(self._waive))
         everything = (config.gateway.name, config.gateway.facility) != (old.gateway.name, old.gateway.facility)
         gone_sources = _changed(old.sources, config.sources, everything=False)
         gone_sources += [
@@ -168,6 +165,7 @@ class App:
         gone_destinations = _changed(old.destinations, config.destinations, everything=everything)
         done = [f"stopped source {name}" for name in gone_sources]
         done += [f"stopped destination {name}" for name in gone_destinations]
+        await self._finish_lanes(gone_destinations)
         await self._stop_tasks(f"source:{name}" for name in gone_sources)
         await self._stop_tasks(f"commitment:{name}" for name in gone_destinations)
         await self._stop_tasks(f"destination:{name}" for name in gone_destinations)
@@ -208,11 +206,12 @@ class App:
     def _read_rules(self) -> Rules:
         return Rules.of(effective_routes(self.config), self.intake.router)
 
-    def _waive(self, connection: Any) -> None:
-        """Wait no more for archives that are asked no more."""
-        asked = _asks(self.config)
-        names = [each.name for each in self.config.destinations if each.name not in asked]
-        if waived := self.store.reports.waive(connection, names):
+    async def _waive(self, config: Config) -> None:
+        """Wait no more for archives that are asked no more. Raises StoreError."""
+        asked = _asks(config)
+        names = [each.name for each in config.destinations if each.name not in asked]
+        work = self.store.call(lambda connection: self.store.reports.waive(connection, names))
+        if waived := await asyncio.wrap_future(work):
             _log.warning("commitment.waived instances=%d", waived)
 
     def _gate(self) -> str | None:
@@ -305,19 +304,28 @@ class App:
                 pace=pace,
             )
             self._lanes[destination.name][number] = lane
-            await lane.run()
+            with self.store.trusted():
+                await lane.run()
 
         name = f"{destination.name}/{number}"
         self._spawn(f"destination:{destination.name}", supervise(name, run, failed, self.clock))
 
     def _watch(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        self._spawn(name, supervise(name, run, lambda reason: None, self.clock))
+        async def trusting() -> None:
+            with self.store.trusted():
+                await run()
+
+        self._spawn(name, supervise(name, trusting, lambda reason: None, self.clock))
 
     def _spawn(self, key: str, work: Awaitable[None]) -> None:
         self._tasks.setdefault(key, []).append(asyncio.ensure_future(work))
 
-    async def _finish_tasks(self, keys: Iterable[str]) -> None:
-        tasks = [task for key in keys for task in self._tasks.get(key, [])]
+    async def _finish_lanes(self, names: list[str]) -> None:
+        """Let lanes end with what they have in hand, for a while."""
+        for name in names:
+            for lane in self._lanes[name].values():
+                lane.finish()
+        tasks = [task for name in names for task in self._tasks.get(f"destination:{name}", [])]
         if tasks:
             await asyncio.wait(tasks, timeout=FINISH_TIMEOUT_S)
 

@@ -104,7 +104,7 @@ class Lane:
         self._wake.set()
 
     def finish(self) -> None:
-        """End after the Delivery in hand."""
+        """End after the Delivery in hand, when all that was taken is on the disk: who comes next repeats nothing."""
         self._finishing = True
         self._wake.set()
 
@@ -123,13 +123,14 @@ class Lane:
                 if not parcels:
                     self._idle()
                     await self._wake.wait()
-                elif self._wait_s(parcels[0]) > 0:
-                    await self._pause(parcels[0])
-                elif (closed_s := self._closed_s(parcels[0])) > 0:
+                elif (closed_s := self._closed_s(parcels[0])) > 0:  # asked first: who may not go must not be who tries
                     self._idle()
                     await self._rest(closed_s)
+                elif self._wait_s(parcels[0]) > 0:
+                    await self._pause(parcels[0])
                 else:
                     await self._bring(parcels)
+            await self._written(0)
         finally:
             self._pace.breaker.leave(self)
             await self._sender.close()
@@ -192,14 +193,16 @@ class Lane:
         """Wait for the time or for a person; news of more work does not shorten it."""
         while not (self._rewound or self._finishing) and (left := self._wait_s(head)) > 0:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), left)
+                async with asyncio.timeout(left):
+                    await self._wake.wait()
             if not (self._rewound or self._finishing):
                 self._wake.clear()
 
     async def _rest(self, seconds: float) -> None:
         """Wait outside the Destination's hours: news may be urgent, so it is looked at."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), min(seconds, REST_S_MAX))
+            async with asyncio.timeout(min(seconds, REST_S_MAX)):
+                await self._wake.wait()
 
     async def _bring(self, parcels: Sequence[Parcel]) -> None:
         owed = {parcel.delivery.id: parcel for parcel in parcels}
@@ -289,10 +292,12 @@ class Lane:
         self._status.last_error, self._status.last_error_at = receipt.reason, now
         self._alarms.put(key, f"{self._name} refused delivery {parcel.delivery.id}; its lane waits for a person")
         self._settle(parcel, receipt, DeliveryState.PENDING, now)
-        while not (self._rewound or self._finishing):
-            self._wake.clear()
-            await self._wake.wait()
-        self._alarms.clear(key)
+        try:
+            while not (self._rewound or self._finishing):
+                self._wake.clear()
+                await self._wake.wait()
+        finally:  # also where a reload replaces the lane: the next one holds for itself
+            self._alarms.clear(key)
         self._status.state = LinkState.STARTING
 
     def _fail(self, reason: str) -> int:

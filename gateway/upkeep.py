@@ -177,16 +177,19 @@ class Upkeep:
             self._alarms.hold(f"destination-down:{destination.name}", destination.state is LinkState.DOWN, text)
         known = {source.name for source in self._sources()} | {each.name for each in self._destinations()}
         for alarm in self._alarms.standing():
-            _, colon, name = alarm.key.partition(":")
-            if colon and name not in known:
+            what, colon, name = alarm.key.partition(":")
+            if colon and name not in known and what != "destination-gone":
                 self._alarms.clear(alarm.key)
 
     async def _look_at_ages(self) -> None:
         names = [status.name for status in self._destinations()]
-        ages, parked = await asyncio.to_thread(self._read_ages, names)
-        for name, number in parked.items():
+        ages, owed = await asyncio.to_thread(self._read_ages, names)
+        for name, (pending, parked) in owed.items():
+            known = name in names
             text = f"deliveries to {name} are parked and wait for a person"
-            self._alarms.hold(f"parked:{name}", number > 0, text)
+            self._alarms.hold(f"parked:{name}", known and parked > 0, text)
+            text = f"deliveries wait for {name}, which is configured no more"
+            self._alarms.hold(f"destination-gone:{name}", not known and pending + parked > 0, text)
         limit_s = self._config().alarms.oldest_pending_s
         for name, age_s in ages.items():
             self._alarms.hold(
@@ -194,14 +197,22 @@ class Upkeep:
             )
         self.oldest_pending_s = {name: age_s for name, age_s in ages.items() if age_s > 0}
 
-    def _read_ages(self, names: list[str]) -> tuple[dict[str, float], dict[str, int]]:
-        """Return the age in seconds of each Destination's oldest Message owed, and how many are parked."""
+    def _read_ages(self, names: list[str]) -> tuple[dict[str, float], dict[str, tuple[int, int]]]:
+        """Return the age in seconds of each Destination's oldest Message owed; how many are pending, how many parked.
+
+        The second also of Destinations that are configured no more.
+        """
         connection = self._store.readers.connection
         now = self._clock.now()
         found = {name: oldest_pending(connection, name) for name in names}
         ages = {name: 0.0 if at is None else (now - at).total_seconds() for name, at in found.items()}
-        totals = read_counters(connection)
-        return ages, {name: totals.get(("destination", name), {}).get("parked", 0) for name in names}
+        totals = read_counters(connection).items()
+        owed = {
+            name: (counted.get("pending", 0), counted.get("parked", 0))
+            for (role, name), counted in totals
+            if role == "destination"
+        }
+        return ages, owed
 
     def _look_at_silence(self) -> None:
         config = self._config()

@@ -7,9 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import uvloop
 
@@ -23,6 +24,8 @@ from gateway.errors import GatewayError
 from gateway.notify import notify, watchdog_interval_s
 from gateway.supervision import supervise
 
+START_LOOK_S = 20.0
+START_MORE_S = 60  # asked for at each look: after a crash a large store is checked for minutes
 STOP_TIMEOUT_S = 9.5  # ten seconds were promised
 COMMIT_TIMEOUT_S = 10.0
 SWITCH_INTERVAL_S = 0.0001  # loop and writer thread hand the interpreter over more often: shorter commits under load
@@ -52,7 +55,7 @@ async def _run(path: Path, config: Config) -> int:
     loop.add_signal_handler(signal.SIGTERM, stopping.set)
     loop.add_signal_handler(signal.SIGINT, stopping.set)
     loop.add_signal_handler(signal.SIGHUP, reloading.set)
-    await app.start()
+    await started(app.start())
     console = ConsoleServer(app, _Reload(app, path))
     await console.start()
     notify("READY=1", f"STATUS={len(config.sources)} sources, {len(config.destinations)} destinations")
@@ -68,6 +71,14 @@ async def _run(path: Path, config: Config) -> int:
     await console.stop()
     await app.stop()
     return 1 if app.failed.is_set() else 0
+
+
+async def started(start: Coroutine[Any, Any, None]) -> None:
+    """Start, and let systemd wait as long as that goes on: killed in the check, it would begin anew for ever."""
+    starting = asyncio.create_task(start)
+    while not (await asyncio.wait({starting}, timeout=START_LOOK_S))[0]:
+        notify(f"EXTEND_TIMEOUT_USEC={START_MORE_S * 1_000_000}")
+    await starting
 
 
 def end_within(seconds: float) -> None:

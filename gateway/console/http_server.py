@@ -50,7 +50,8 @@ class HttpServer:
     async def start(self) -> None:
         """Listen; returns once requests are answered. Raises TimeoutError."""
         self._task = asyncio.create_task(self._server.serve(sockets=[self._socket]), name="console-http")
-        await asyncio.wait_for(self._server.listening.wait(), START_TIMEOUT_S)
+        async with asyncio.timeout(START_TIMEOUT_S):
+            await self._server.listening.wait()
 
     async def stop(self) -> None:
         """Answer what was asked and close."""

@@ -120,8 +120,10 @@ class CommitmentReports:
         while True:
             self._news.clear()
             if not await self.round():
+                sleep_s = await self._sleep_s()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._news.wait(), await self._sleep_s())
+                    async with asyncio.timeout(sleep_s):
+                        await self._news.wait()
 
     async def round(self) -> bool:
         """Do what is due; return whether there was anything."""

@@ -8,12 +8,14 @@ may come, and what it means:
 
     AE, AR, CE, CR with ERR-3 206 or 207     the peer cannot now (record locked, internal error): RETRY
     AE, AR, CE, CR otherwise                 the peer does not want it: REFUSED; on_error parks or holds
+    AE, AR, CE, CR with an empty MSA-2       the peer could not read MSH: RETRY_CONTENT, on a new connection
     MLLP commit block NAK                    the peer could not store it: RETRY
     silence, though MSH-15/16 ask for it     RETRY_CONTENT, so that it does not block the lane for ever
     silence, closing, an answer that cannot be read, a foreign MSA-2
                                              LinkError; the connection is dropped, so a late answer is never misread
 
-In enhanced mode the commit answer counts; an application answer that follows for a settled id is skipped. A peer that
+In enhanced mode the commit answer counts; an application answer that follows for a settled id is skipped, so an id that
+was answered on a connection is never asked again on it. A peer that
 closes after each message is met by asking the socket before each write; where it closed in the very moment of a
 write, the same bytes go out once more on a new connection, at once. HL7 received goes out as received; Results
 become PCD-01, procedure steps an order status.
@@ -137,6 +139,11 @@ class MllpSender:
 
     async def _ask(self, question: _Question) -> _Answer:
         link = await self._connected()
+        if (
+            question.control_id in link.settled
+        ):  # feeds use one again: what is still said of the first is not said of it
+            await self.close()
+            link = await self._connected()
         worn = bool(link.settled)
         try:
             return await self._asked(link, question)
@@ -165,7 +172,7 @@ class MllpSender:
             async with asyncio.timeout(self._limit_s(question)):
                 link.write(question.frame)
                 answer = await self._answer(link, question.control_id)
-            settled = answer.acknowledgement is not None
+            settled = answer.acknowledgement is not None and not _names_nothing(answer.acknowledgement)
             link.settled.append(question.control_id)
             return answer
         finally:
@@ -181,7 +188,7 @@ class MllpSender:
             match event:
                 case Frame(content):
                     acknowledgement = self._read(content)
-                    if acknowledgement.control_id == control_id:
+                    if acknowledgement.control_id == control_id or _names_nothing(acknowledgement):
                         return _Answer(acknowledgement, content)
                     self._skip(link, acknowledgement)
                 case CommitBlock(accepted=False):
@@ -215,6 +222,11 @@ class _ClosedError(Exception):
     """The connection was lost before an answer came."""
 
 
+def _names_nothing(acknowledgement: Acknowledgement) -> bool:
+    """Tell whether this is a refusal by who could not read our MSH-10; the only question there was is ours."""
+    return not acknowledgement.code.accepted and not acknowledgement.control_id
+
+
 def _receipt(number: int, answer: _Answer) -> Receipt:
     acknowledgement, raw = answer.acknowledgement, answer.raw[:ACKNOWLEDGEMENT_BYTES_MAX]
     if acknowledgement is None:
@@ -224,4 +236,6 @@ def _receipt(number: int, answer: _Answer) -> Receipt:
     codes = [error.code for error in acknowledgement.errors if error.code is not None and _CODE.fullmatch(error.code)]
     verdict = Verdict.RETRY if _BUSY.intersection(codes) else Verdict.REFUSED
     reason = " ".join([acknowledgement.code.value, *(f"ERR-{code}" for code in codes[:_CODES_MAX])])
+    if verdict is Verdict.REFUSED and _names_nothing(acknowledgement):
+        verdict, reason = Verdict.RETRY_CONTENT, f"{reason}, without MSA-2"
     return Receipt(delivery_id=number, verdict=verdict, reason=reason, acknowledgement=raw)

@@ -15,7 +15,8 @@ Parcel is delivered when all that it became is acknowledged. What a PUBACK means
     0x80, 0x83, else  RETRY_CONTENT
 
 A packet larger than the broker said it takes is REFUSED unsent. A broker that does not say, but disconnects with
-0x95 (packet too large), has refused the largest of those under way: from then on its like is REFUSED unsent too.
+0x95 (packet too large), has refused the largest of those under way: from then on its like is REFUSED unsent too. An
+announcement (status, birth, context) that is too large is left out and told; what its Device measures goes on.
 
 MQTT 3.1.1 knows no reasons: there a broker drops what we may not write in silence, and calls it delivered.
 Parcels are published ahead, up to `in_flight_max` and the broker's Receive Maximum, and their Receipts come in order;
@@ -31,6 +32,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib.metadata import PackageNotFoundError, version
+from math import inf
 from urllib.parse import urlsplit
 from uuid import uuid4
 
@@ -104,6 +106,7 @@ class MqttSender:
         self._seq = 0
         self._told_no_subscriber = False
         self._size_max: int | None = None  # learnt from a broker that did not say
+        self._announcing = 0  # bytes of the announcement under way
 
     async def send(self, parcels: Sequence[Parcel]) -> AsyncGenerator[Receipt, None]:
         """Publish ahead and yield the Receipts in order; see `Sender.send`."""
@@ -112,10 +115,10 @@ class MqttSender:
         ahead = deque(parcels)
         while ahead or under_way:
             is_next_told = bool(under_way) and _is_told(under_way[0])
-            if ahead and not is_next_told and (self._has_room(link) or not under_way):
-                under_way.append(await self._publish(link, ahead.popleft()))
-                continue
             try:
+                if ahead and not is_next_told and (self._has_room(link) or not under_way):
+                    under_way.append(await self._publish(link, ahead.popleft()))
+                    continue
                 receipt = await self._settle(link, under_way[0])
             except LinkError:
                 self._learn_size(link, under_way)
@@ -175,6 +178,7 @@ class MqttSender:
                 await self._announce_device(link, known)
             await self._announce(link, self._status("online"))
         except BaseException:
+            self._learn_size(link, ())
             self._drop()
             raise
         return link
@@ -211,7 +215,13 @@ class MqttSender:
 
     async def _announce(self, link: MqttLink, publication: Publication) -> None:
         """Publish what no Parcel brings, and wait; that the broker dislikes it is told, and stops nothing."""
+        size = _size_of(publication)
+        if size > self._limit(link):
+            _log.warning("mqtt.announcement_too_large destination=%s bytes=%d", self._settings.name, size)
+            return
+        self._announcing = size
         reason = await self._acknowledged(link, link.publish(publication))
+        self._announcing = 0
         _raise_if_not_now(reason)
         if reason >= _FAILURE:
             _log.warning("mqtt.announcement_refused destination=%s reason=0x%02X", self._settings.name, reason)
@@ -249,10 +259,9 @@ class MqttSender:
             publications = await self._publications(link, parcel)
         except ContentError as error:
             return Receipt(delivery_id=number, verdict=Verdict.REFUSED, reason=str(error))
-        size = max(len(item.topic) + len(item.body) for item in publications) + PACKET_OVERHEAD
-        limits = [limit for limit in (link.packet_bytes_max, self._size_max) if limit is not None]
-        if limits and size > min(limits):
-            reason = f"{size} bytes, the broker takes {min(limits)}"
+        size = max(map(_size_of, publications))
+        if size > self._limit(link):
+            reason = f"{size} bytes, the broker takes {self._limit(link):.0f}"
             return Receipt(delivery_id=number, verdict=Verdict.REFUSED, reason=reason)
         acknowledged = []
         for publication in publications:
@@ -329,14 +338,26 @@ class MqttSender:
         while not self._has_room(link):
             await self._acknowledged(link, link.oldest())
 
+    def _limit(self, link: MqttLink) -> float:
+        """Return how large a packet may be."""
+        return min(limit for limit in (link.packet_bytes_max, self._size_max, inf) if limit is not None)
+
     def _learn_size(self, link: MqttLink, under_way: Iterable[_Published | Receipt]) -> None:
+        """Blame the largest of those under way, where the broker named no limit and left because of one."""
         if link.too_large:
-            self._size_max = max(item.size for item in under_way if isinstance(item, _Published)) - 1
+            sizes = [item.size for item in under_way if isinstance(item, _Published)]
+            self._size_max = max([self._announcing, *sizes]) - 1
+        self._announcing = 0
 
     def _drop(self) -> None:
         if self._link is not None:
             self._link.abort()
             self._link = None
+
+
+def _size_of(publication: Publication) -> int:
+    """Return how large a packet it becomes, at most."""
+    return len(publication.topic) + len(publication.body) + PACKET_OVERHEAD
 
 
 def _is_told(item: _Published | Receipt) -> bool:

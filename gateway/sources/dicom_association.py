@@ -196,7 +196,8 @@ class AcceptedAssociation:
 
         await self.perform(work)
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(response), RESPONSE_S)
+            async with asyncio.timeout(RESPONSE_S):
+                return await asyncio.wrap_future(response)
         except TimeoutError:
             self.stop()
             raise LinkError(f"no answer from {self.host} within {RESPONSE_S:g} s") from None

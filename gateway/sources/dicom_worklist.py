@@ -131,7 +131,8 @@ class UpstreamWorklist:
                 drop_unseen(connection, name, before)
 
         try:
-            await asyncio.wait_for(asyncio.wrap_future(self._store.call(write)), STORE_TIMEOUT_S)
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await asyncio.wrap_future(self._store.call(write))
         except TimeoutError:
             raise StoreError("the store did not commit in time") from None
 

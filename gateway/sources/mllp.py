@@ -243,7 +243,8 @@ class MllpListener:
             connection.end()
         if self._connections:
             try:
-                await asyncio.wait_for(self._empty.wait(), STOP_TIMEOUT_S)
+                async with asyncio.timeout(STOP_TIMEOUT_S):
+                    await self._empty.wait()
             except TimeoutError:
                 for connection in list(self._connections):
                     connection.abort()

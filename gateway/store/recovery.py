@@ -11,8 +11,10 @@ stay until a person has looked. Intake is up again in seconds.
 
 import logging
 import os
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import apsw
@@ -27,14 +29,17 @@ SET_ASIDE_NAME = "set-aside"
 _log = logging.getLogger("gateway.store")
 
 
-def open_checked(folder: Path, now: datetime, synchronous: str = "FULL") -> tuple[apsw.Connection, bool]:
+def open_checked(
+    folder: Path, now: datetime, synchronous: str = "FULL", full: Callable[[], None] | None = None
+) -> tuple[apsw.Connection, bool]:
     """Open the store in `folder` for writing; also return whether the last stop was unclean.
 
-    Raises StoreError where the file is sound but unusable (a newer schema, a setting that does not hold, no room).
+    `full` is called where the disk is too full for that, and gives up the reserve. Raises StoreError where the file is
+    sound but unusable (a newer schema, a setting that does not hold, no room).
     """
     try:
         unclean = (folder / MARKER_NAME).exists()
-        connection = _open(folder, now, synchronous, unclean)
+        connection = _open(folder, now, synchronous, unclean, full or _nothing)
         _mark(folder)
     except OSError as error:
         raise StoreError(f"opening the store in {folder}: {error.strerror}") from error
@@ -77,13 +82,13 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _open(folder: Path, now: datetime, synchronous: str, unclean: bool) -> apsw.Connection:
+def _open(folder: Path, now: datetime, synchronous: str, unclean: bool, full: Callable[[], None]) -> apsw.Connection:
     path = folder / FILE_NAME
     if not path.exists() and path.with_name(FILE_NAME + "-wal").exists():  # SQLite would delete what is in it
         _log.critical("store.set_aside error=log-without-database")
         set_aside(folder, now)
     try:
-        connection = _open_with_room(path, synchronous)
+        connection = _open_with_room(path, synchronous, full)
         if unclean:
             _check(connection)
     except (apsw.NotADBError, apsw.CorruptError) as error:
@@ -93,16 +98,26 @@ def _open(folder: Path, now: datetime, synchronous: str, unclean: bool) -> apsw.
     return connection
 
 
-def _open_with_room(path: Path, synchronous: str) -> apsw.Connection:
-    """Open for writing; on a full disk with the room that the log was given ahead of need."""
-    try:
-        return open_writer(path, synchronous)
-    except apsw.Error as error:
-        if not means_full(error):
-            raise
-    _log.warning("store.log_shortened reason=no-room")
-    shorten_log(path)
+def _open_with_room(path: Path, synchronous: str, full: Callable[[], None]) -> apsw.Connection:
+    """Open for writing; on a full disk with the room that the log was given ahead of need, or that of the reserve."""
+    for make_room in (partial(_shorten_log, path), full):
+        try:
+            return open_writer(path, synchronous)
+        except apsw.Error as error:
+            if not means_full(error):
+                raise
+        make_room()
     return open_writer(path, synchronous)
+
+
+def _shorten_log(path: Path) -> None:
+    _log.warning("store.log_shortened reason=no-room")
+    with suppress(FileNotFoundError):
+        shorten_log(path)
+
+
+def _nothing() -> None:
+    """Give up no reserve: there is none."""
 
 
 def _check(connection: apsw.Connection) -> None:

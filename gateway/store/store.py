@@ -2,9 +2,9 @@
 
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -57,13 +57,13 @@ class Store:
     ) -> None:
         """Open, check and start the writer. Raises StoreError.
 
-        `failed` hears that the disk failed and the process must end; `full` that it is full; both in the writer
-        thread. `flush` is handed all settled units of a commit at once and calls `settle` on each, in order, in the
-        thread where that is wanted.
+        `failed` hears that the disk failed and the process must end; `full` that it is full, also while it is opened;
+        both in the writer thread from then on. `flush` is handed all settled units of a commit at once and calls
+        `settle` on each, in order, in the thread where that is wanted.
         """
         self._folder = folder
         self.path = folder / FILE_NAME
-        connection, self.was_unclean = open_checked(folder, clock.now(), synchronous)
+        connection, self.was_unclean = open_checked(folder, clock.now(), synchronous, full)
         try:
             self.epoch = _epoch(connection)
             self._ledger = Ledger(connection)
@@ -135,6 +135,15 @@ class Store:
     def call(self, work: Callable[[apsw.Connection], _T]) -> "Future[_T]":
         """Run a function of the writer's connection; see `Writer.call`."""
         return self.writer.call(work)
+
+    @contextmanager
+    def trusted(self) -> Iterator[None]:
+        """Fail the store when a reader finds it damaged, as when the writer does: nothing in it is believed."""
+        try:
+            yield
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            self.writer.fail(error)
+            raise
 
     def prepare(self) -> None:
         """Lengthen the log ahead of need; blocks, not for the loop. A full disk is no fault here."""

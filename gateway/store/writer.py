@@ -139,6 +139,22 @@ class Writer:
         if self._thread.is_alive():
             raise StoreError(f"the writer did not finish within {timeout_s} s")
 
+    def fail(self, error: Exception) -> None:
+        """Refuse everything from now on, and tell; a commit that is under way comes to its end."""
+        with self._wake:
+            if self._broken is not None:
+                return
+            self._broken = error
+            left = list(self._queue)
+            self._queue.clear()
+            self._queued_bytes = 0
+            self._wake.notify()
+        _log.critical("store.failed error=%s", type(error).__name__)
+        for unit in left:
+            _wake(unit, StoreError("the store has failed"))
+        self._flush([(unit, StoreError("the store has failed")) for unit in left])
+        self._failed(error)
+
     @property
     def broken(self) -> bool:
         """Return whether the disk failed: the file must be checked before it is used again."""
@@ -157,18 +173,18 @@ class Writer:
                 else:
                     self._rest()
         except Exception as error:  # noqa: BLE001 - the one border of the writer: whatever it is, the process must end
-            self._break(error)
+            self.fail(error)
         finally:
             self._connection.close()
 
     def _take(self) -> list[Unit] | None:
-        """Wait for work; an empty list after a while without any, None when closed and done."""
+        """Wait for work; an empty list after a while without any, None when closed or failed and done."""
         with self._wake:
             if not self._queue and not self._closing:
                 self._awaited = 1
                 self._wake.wait(IDLE_S)
             if not self._queue:
-                return None if self._closing else []
+                return None if self._closing or self.broken else []
             self._gather()
             group: list[Unit] = []
             taken = 0
@@ -271,18 +287,6 @@ class Writer:
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
         self._ledger.rolled_back()
-
-    def _break(self, error: Exception) -> None:
-        with self._wake:
-            self._broken = error
-            left = list(self._queue)
-            self._queue.clear()
-            self._queued_bytes = 0
-        _log.critical("store.failed error=%s", type(error).__name__)
-        for unit in left:
-            _wake(unit, StoreError("the store has failed"))
-        self._flush([(unit, StoreError("the store has failed")) for unit in left])
-        self._failed(error)
 
 
 def _await_files(group: list[Unit]) -> dict[int, StoreError]:

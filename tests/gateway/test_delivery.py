@@ -190,6 +190,20 @@ async def test_hold_stops_the_lane_until_a_person_acts(world: World) -> None:
     assert world.alarms.standing() == []
 
 
+async def test_a_held_lane_that_is_taken_away_takes_its_alarm_along(world: World) -> None:
+    sender = RecordingSender()
+    sender.script = [Verdict.REFUSED]
+    world.lane(sender, on_error="hold")
+    await world.keep(b"1")
+    await world.until(lambda: world.status.state is LinkState.HELD)
+    held = [alarm.key for alarm in world.alarms.standing()]
+    world.tasks[0].cancel()
+    await asyncio.wait(world.tasks, timeout=WAIT_S)
+
+    assert held == ["destination-held:ris"]
+    assert world.alarms.standing() == []
+
+
 async def test_the_held_one_may_be_discarded(world: World) -> None:
     sender = RecordingSender()
     sender.script = [Verdict.REFUSED]
@@ -375,6 +389,28 @@ async def test_finish_ends_a_lane_after_the_delivery_in_hand(world: World) -> No
     assert sender.closed == 1
 
 
+async def test_a_lane_that_was_told_to_finish_ends_when_what_was_taken_is_written(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[tuple[tuple[object, ...], dict[str, object]]] = []
+    settle = world.store.settle
+    monkeypatch.setattr(world.store, "settle", lambda *given, **named: held.append((given, named)))
+    sender = RecordingSender()
+    lane = world.lane(sender)
+    await world.keep(b"1", b"2")
+    await sender.wait(lambda: len(sender.taken) == 2)
+    lane.finish()
+    await world.turn()
+    ended_early = world.tasks[0].done()
+    for given, named in held:
+        settle(*given, **named)  # type: ignore[arg-type]
+    await asyncio.wait(world.tasks, timeout=WAIT_S)
+
+    assert not ended_early
+    assert world.tasks[0].done()
+    assert world.states() == {1: DELIVERED, 2: DELIVERED}
+
+
 async def test_a_clock_set_far_back_does_not_stop_delivery(world: World) -> None:
     sender = RecordingSender()
     sender.script = [Verdict.RETRY]
@@ -388,6 +424,22 @@ async def test_a_clock_set_far_back_does_not_stop_delivery(world: World) -> None
     world.lane(second)
 
     await second.wait(lambda: second.taken == [b"1"])
+
+
+@pytest.mark.parametrize("hours", [None, "00:00-00:01"])
+async def test_a_lane_that_waits_ends_when_it_is_cancelled_as_news_come(world: World, hours: str | None) -> None:
+    sender = RecordingSender()
+    sender.script = [LinkError("refused")]
+    world.clock.advance(60.0)
+    world.lane(sender, pace=Pace(world.clock, hours=hours))
+    await world.keep(b"1")
+    await world.turn()
+    await world.turn()
+    world.lanes[0].wake()
+    world.tasks[0].cancel()
+
+    ended, _ = await asyncio.wait(world.tasks, timeout=WAIT_S)
+    assert ended == set(world.tasks)
 
 
 async def test_a_transport_that_breaks_after_the_last_receipt_costs_nothing(world: World) -> None:
@@ -451,6 +503,25 @@ async def test_outside_its_hours_a_destination_gets_only_what_is_urgent(world: W
     world.pass_time(2 * 3600)
 
     await sender.wait(lambda: sender.taken == [b"stat", b"1"])
+
+
+async def test_a_lane_outside_its_hours_does_not_keep_another_from_trying_what_is_urgent(world: World) -> None:
+    closed = (START + timedelta(hours=2)).astimezone().strftime("%H:%M")
+    until = (START + timedelta(hours=8)).astimezone().strftime("%H:%M")
+    pace = Pace(world.clock, hours=f"{closed}-{until}")
+    keys = [next(key for key in map(str, range(100)) if slot_of(key) % 2 == lane) for lane in range(2)]
+    quiet, urgent = RecordingSender(), RecordingSender()
+    urgent.script = [LinkError("refused")]
+    await world.keep(incoming(b"1", lane_key=keys[0]))
+    await world.keep(incoming(b"stat", lane_key=keys[1]), urgent=True)
+    world.lane(quiet, lane=0, lanes=2, pace=pace)
+    world.lane(urgent, lane=1, lanes=2, pace=pace)
+    for _ in range(10):
+        await world.turn()
+        world.pass_time(30.0)
+
+    await urgent.wait(lambda: urgent.taken == [b"stat"])
+    assert quiet.tried == []
 
 
 async def test_lanes_of_a_destination_knock_one_at_a_time_at_a_closed_door(world: World) -> None:

@@ -224,6 +224,23 @@ async def test_what_waits_too_long_is_told(house: House) -> None:
     assert house.upkeep.oldest_pending_s == {}
 
 
+async def test_what_waits_for_a_destination_that_is_configured_no_more_is_told(house: House) -> None:
+    keep(house.store, incoming(b"1"), "ris", "old", "gone")
+    keep(house.store, incoming(b"2"), "gone")
+    settle(house.store, "old", 2)
+    settle(house.store, "gone", 3, state=DeliveryState.PARKED)
+    await house.look()
+    before = house.keys()
+    settle(house.store, "gone", 4)
+    await house.look()
+    parked = house.keys()
+    house.store.call(lambda c: house.store.acts.discard(c, [3], "moved", "anna", START)).result(10)
+    await house.look()
+
+    assert before == parked == ["destination-gone:gone"]
+    assert house.keys() == []
+
+
 async def test_a_source_that_falls_silent_is_told(house: House) -> None:
     house.config = replace(house.config, alarms=AlarmSettings(quiet_s=60.0, oldest_pending_s=300.0))
     house.clock.advance(59)

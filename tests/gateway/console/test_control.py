@@ -2,14 +2,21 @@
 
 import os
 import stat
+from typing import NoReturn
 
 import pytest
 
 from gateway.console.server import SOCKET_NAME
+from gateway.errors import StoreError
 from gateway.store.conflicts import Conflict, note_conflicts, standing_conflicts
 from tests.gateway.console.house import House, eventually, free_port
 
 WHO = {"who": "anna"}
+
+
+def refuse(work: object) -> NoReturn:
+    """Stand for a store on a full disk."""
+    raise StoreError("the store could not commit: FullError")
 
 
 def test_status_tells_every_part_with_its_totals(house: House) -> None:
@@ -225,6 +232,23 @@ def test_a_reload_of_a_faulty_file_tells_every_fault_and_changes_nothing(house: 
 
     assert answer.status_code == 422
     assert len(answer.json()["faults"]) == 2
+    house.keep(1)
+    eventually(lambda: house.states() == {1: "delivered"})
+
+
+def test_a_reload_that_the_store_refuses_changes_nothing_and_the_next_one_all(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = house.config.read_text()
+    house.config.write_text(text.replace('name = "ris"', 'name = "ris"\nack_timeout_s = 7'))
+    with monkeypatch.context() as patch:
+        patch.setattr(house.app.store, "call", refuse)
+        answer = house.control("POST", "/reload", WHO)
+
+    assert answer.status_code == 409
+    assert house.control("POST", "/reload", WHO).json() == {
+        "changes": ["stopped destination ris", "started destination ris"]
+    }
     house.keep(1)
     eventually(lambda: house.states() == {1: "delivered"})
 

@@ -4,13 +4,17 @@ import re
 import socket
 import threading
 from pathlib import Path
+from typing import NoReturn
 
+import apsw
 import pytest
 
 import gateway.console.http_server as http_server
+from gateway import delivery
 from gateway.cli.main import main
 from gateway.console.server import PORT_ALARM, ConsoleServer
 from gateway.errors import StoreError
+from gateway.store.recovery import MARKER_NAME
 from tests.gateway.console.house import House, eventually
 
 SAMPLE = re.compile(r'([a-z_]+)(?:\{((?:[a-z_]+="(?:[^"\\\n]|\\.)*",?)+)\})? (-?[0-9.e+-]+)')
@@ -48,6 +52,23 @@ def test_health_is_503_when_the_store_failed(house: House) -> None:
 
     assert (answer.status_code, answer.json()["status"]) == (503, "failed")
     assert answer.json()["reason"] == "the store has failed"
+
+
+def test_a_store_that_a_reader_finds_damaged_has_failed_and_is_checked_at_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*given: object, **named: object) -> NoReturn:
+        raise apsw.CorruptError("database disk image is malformed")
+
+    with House(tmp_path) as house:
+        monkeypatch.setattr(delivery, "read_due", damaged)
+        house.keep(1)
+        eventually(house.app.failed.is_set)
+        with pytest.raises(StoreError, match="the store has failed"):
+            house.keep(2)
+        assert "store-failed" in house.alarms()
+
+    assert (house.data / MARKER_NAME).exists()
 
 
 def test_health_is_503_when_no_commit_reaches_the_disk(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -152,6 +152,18 @@ async def test_what_is_no_answer_to_this_message_breaks_the_connection(act: Act)
     assert receiver.messages[0] == receiver.messages[1] == hl7_parcel(1).message.raw
 
 
+async def test_a_refusal_by_who_could_not_read_the_message_does_not_stop_the_lane_for_ever() -> None:
+    unread = framed(acknowledgement("AR", b"", error="100"))
+    async with talk(say(unread), say(unread)) as (receiver, sender):
+        receipts = await sent(sender, [hl7_parcel(1), hl7_parcel(2)])
+        receipts += await sent(sender, [hl7_parcel(1)])
+        receipts += await sent(sender, [hl7_parcel(2)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.RETRY_CONTENT] * 2 + [Verdict.DELIVERED]
+    assert receipts[0].reason == "AR ERR-100, without MSA-2"
+    assert receiver.connections == 3
+
+
 async def test_an_answer_that_comes_too_late_is_never_taken_for_another() -> None:
     late = asyncio.Event()
 
@@ -183,6 +195,24 @@ async def test_the_second_answer_of_enhanced_mode_is_not_misread() -> None:
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 3
     assert receiver.connections == 1
+
+
+async def test_the_second_answer_to_a_control_id_is_not_taken_for_another_message_that_has_it_too() -> None:
+    first, second = (
+        b"MSH|^~\\&|LAB|X|||20260115||ORU^R01|SAME|P|2.5|||AL|AL\rPID|||%d\r" % number for number in (1, 2)
+    )
+    refused = answer("CE", error="207")
+    late = framed(acknowledgement("AA", b"SAME"))
+
+    async def answered_late(receiver: ScriptedReceiver, message: bytes, writer: asyncio.StreamWriter) -> None:
+        receiver.writers[0].write(late)
+        await refused(receiver, message, writer)
+
+    async with talk(answer("CA"), answered_late) as (receiver, sender):
+        receipts = await sent(sender, [hl7_parcel(1, raw=first), hl7_parcel(2, raw=second)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED, Verdict.RETRY]
+    assert receiver.connections == 2
 
 
 async def test_the_batch_ends_at_a_retry_and_goes_on_after_a_refusal() -> None:

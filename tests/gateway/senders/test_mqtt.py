@@ -21,6 +21,7 @@ from gateway.formats.origin import Origin, device_id_of
 from gateway.model import (
     Absent,
     Condition,
+    DeviceIdentity,
     Kind,
     Message,
     Observation,
@@ -244,6 +245,17 @@ async def test_a_message_larger_than_the_broker_takes_is_refused(tmp_path: Path)
         receipts = await sent(sender, [large, hl7_parcel(2)])
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
+
+
+async def test_a_birth_larger_than_the_broker_takes_is_left_out_and_stops_nothing(tmp_path: Path) -> None:
+    grown = [
+        Result(observations=tuple(replace(ONE_OBS.observations[0], sub=f"1.0.{n}.{m}") for m in range(1, 5)))
+        for n in range(12)
+    ]
+    async with talk(tmp_path, "allow_anonymous true", "max_packet_size 2500") as (_, sender):
+        receipts = [await sent(sender, [obs_parcel(n, result), hl7_parcel(n)]) for n, result in enumerate(grown)]
+
+    assert verdicts([receipt for pair in receipts for receipt in pair]) == {Verdict.DELIVERED}
 
 
 async def test_a_broker_that_dies_in_the_middle_of_a_batch_costs_nothing(tmp_path: Path) -> None:
@@ -525,6 +537,18 @@ async def test_a_packet_too_large_is_refused_when_it_comes_again() -> None:
         receipts = await sent(sender, parcels)
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED, Verdict.REFUSED, Verdict.DELIVERED]
+
+
+async def test_an_announcement_too_large_is_left_out_when_it_comes_again() -> None:
+    broker = MuteBroker(0, 0, b"\xe0\x02\x95\x00", 0, 0, 0, 0, 0)
+    grown = replace(ONE_OBS, device=DeviceIdentity(model="x" * 2000))  # stands in the birth alone
+    async with broker.serving() as port:
+        sender = sender_to(port)
+        with pytest.raises(LinkError, match="too large"):
+            await sent(sender, [obs_parcel(1, grown)])
+        receipts = await sent(sender, [obs_parcel(1, grown), hl7_parcel(2)])
+
+    assert verdicts(receipts) == {Verdict.DELIVERED}
 
 
 async def test_over_quota_is_temporary_with_a_pause() -> None:

@@ -10,7 +10,9 @@ from gateway.errors import StoreError
 from gateway.store import recovery
 from gateway.store.connection import LOG_BYTES_READY, open_reader, open_writer, shorten_log
 from gateway.store.recovery import stores_set_aside
-from tests.gateway.store.stores import START, incoming, keep, open_store
+from gateway.store.space import Space
+from gateway.store.store import Store
+from tests.gateway.store.stores import START, incoming, keep, open_store, unexpected
 
 
 def crashed(folder: Path, copy: Path, count: int = 3) -> Path:
@@ -214,6 +216,26 @@ def test_where_the_disk_is_full_a_store_is_opened_with_the_room_of_its_log(
     assert shortened == [copy / "gateway.db"]
     assert kept(copy) == 3
     store.close()
+
+
+def test_where_that_is_not_enough_the_reserve_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    no_room = [apsw.exception_for(apsw.SQLITE_FULL), apsw.exception_for(apsw.SQLITE_IOERR_SHMSIZE)]
+    real = open_writer
+    space = Space(tmp_path, reserve=1 << 20, stop_intake_below=0)
+    space.hold_reserve()
+    held: list[bool] = []
+
+    def opens(path: Path, synchronous: str) -> apsw.Connection:
+        held.append(space.reserve_held)
+        if no_room:
+            raise no_room.pop()
+        return real(path, synchronous)
+
+    monkeypatch.setattr(recovery, "open_writer", opens)
+    store = Store(tmp_path, ManualClock(START), failed=unexpected, full=space.free_reserve)
+    store.close()
+
+    assert held == [True, True, False]
 
 
 def test_a_disk_that_fails_is_not_taken_for_a_full_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
