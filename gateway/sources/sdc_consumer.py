@@ -124,6 +124,7 @@ class Connection:
         self._contexts = _contexts(settings.tls) if settings.tls is not None else None
         self._reports = _Reports(inbox)
         self._sink: Sink | None = None
+        self._subscriptions: _Subscriptions | None = None
         self._consumer: Any = None
         self._mdib: Any = None
 
@@ -137,7 +138,7 @@ class Connection:
         unwanted = {*periodic_actions, *_UNUSED} | (set() if self._settings.waves else {Actions.Waveform})
         consumer.start_all(not_subscribed_actions=unwanted, shared_http_server=self._sink)
         self._check(consumer)
-        if not consumer.is_connected:
+        if not (consumer.is_connected and self._subscriptions and self._subscriptions.complete):
             raise LinkError(f"{self.address}: subscriptions were refused")
         self._mdib = ConsumerMdib(consumer, max_realtime_samples=1)
         self._mdib.init_mdib()
@@ -162,10 +163,10 @@ class Connection:
     def _make(self) -> Any:
         parts: Any = default_components_factory()
         reports = self._reports
-        parts.action_dispatcher_class = lambda prefix: _Dispatcher(prefix, reports)
         parts.soap_client_class = BoundedClient
+        parts.action_dispatcher_class = lambda prefix: _Dispatcher(prefix, reports)
         parts.msg_reader_class = lambda *given, **named: _Reader(reports, *given, **named)
-        parts.subscription_manager_class = _Subscriptions
+        parts.subscription_manager_class = lambda *given, **named: self._manage(*given, **named)
         return SdcConsumer(
             self.address,
             SdcV1Definitions,
@@ -175,6 +176,10 @@ class Connection:
             components=parts,
             socket_timeout=math.ceil(self._settings.timeout_s),
         )
+
+    def _manage(self, *given: Any, **named: Any) -> "_Subscriptions":
+        self._subscriptions = _Subscriptions(*given, **named)
+        return self._subscriptions
 
     def _check(self, consumer: Any) -> None:
         """Hold who answered against who was asked for."""
@@ -293,10 +298,22 @@ class _Subscriptions(ConsumerSubscriptionManager):
         super().__init__(*given, **named)
         self._halt = threading.Event()
 
+    @property
+    def complete(self) -> bool:
+        """Tell whether all were granted: the library is content with some."""
+        return all(subscription.is_subscribed for subscription in self.subscriptions.values())
+
     def run(self) -> None:
         while not self._halt.wait(RENEW_S):
             for subscription in tuple(self.subscriptions.values()):
-                subscription.renew()
+                self._renew(subscription)
+
+    @staticmethod
+    def _renew(subscription: Any) -> None:
+        try:
+            subscription.renew()
+        except Exception:  # noqa: BLE001 - an answer that the library chokes on must not end all renewals unnoticed
+            subscription.is_subscribed = False
 
     def stop(self) -> None:
         self._halt.set()

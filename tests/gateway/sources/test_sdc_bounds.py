@@ -13,12 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from sdc11073.consumer.subscription import ConsumerSubscription
 
 from gateway.config import SdcSource
 from gateway.errors import LinkError
 from gateway.sources import sdc_consumer, sdc_sink
 from gateway.sources.sdc_inbox import BYTES_MAX, Ended, Inbox
-from tests.gateway.sources.test_sdc import certificates
+from tests.gateway.sources.test_sdc import certificates, monitor
 
 TIMEOUT_S = 20.0
 PATH = "reports"
@@ -211,6 +212,41 @@ async def test_an_answer_without_a_bound_ends_the_connection(answer: bytes) -> N
 
 async def connected(settings: SdcSource) -> sdc_consumer.Connection:
     return await asyncio.to_thread(sdc_consumer.connect, settings, Inbox())
+
+
+async def test_a_device_that_grants_only_some_subscriptions_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    granted = ConsumerSubscription.subscribe
+
+    def subscribe(self: Any, *given: Any) -> None:
+        if "EpisodicAlertReport" not in self.short_filter_string:
+            granted(self, *given)
+
+    monkeypatch.setattr(ConsumerSubscription, "subscribe", subscribe)
+    async with monitor() as device:
+        settings = SdcSource(name="bed-14", endpoint=device.address, waves=("all",))
+        with pytest.raises(LinkError, match="subscriptions were refused"):
+            await connected(settings)
+
+
+def test_a_renewal_with_an_answer_that_nobody_understands_ends_its_subscription(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Choking:
+        is_subscribed = True
+
+        def renew(self) -> None:
+            managing.stop()
+            raise AttributeError("'NoneType' object has no attribute 'find'")
+
+    managing = sdc_consumer._Subscriptions(None, None, None, None, "http://x")
+    monkeypatch.setattr(sdc_consumer, "RENEW_S", 0.0)
+    monkeypatch.setattr(managing, "stop", managing._halt.set)
+    choking, sound = Choking(), SimpleNamespace(is_subscribed=True, renew=lambda: None)
+    managing.subscriptions.update(a=choking, b=sound)
+
+    managing.run()
+
+    assert (choking.is_subscribed, sound.is_subscribed) == (False, True)
 
 
 async def test_an_mdib_that_grows_without_end_ends_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
