@@ -37,6 +37,7 @@ __all__ = [
     "ContentError",
     "DeviceIdentity",
     "Driver",
+    "Forgetting",
     "LineSession",
     "LineSettings",
     "Method",
@@ -99,6 +100,19 @@ class Parting(Protocol):
 
     def part(self) -> None:
         """Make `take_output` hand over the last word, and nothing after it."""
+        ...
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A Session that keeps what belongs to one Device, on a Stream that stays open when another is plugged in."""
+
+    def forget(self, now: float) -> None:
+        """Let go of it: the Device fell silent, and what speaks next may be another one.
+
+        That is a message that was not ended, who it is, its limits, its patient. Alarms that were told stay known, so
+        that their end is told.
+        """
         ...
 
 

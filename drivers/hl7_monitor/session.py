@@ -132,6 +132,10 @@ class MonitorSession:
             self._echo_at = now + ECHO_S
         self._emit(now)
 
+    def forget(self, now: float) -> None:
+        """Take notice that it may be another monitor."""
+        self._pds.forget()
+
     def settle(self, stored: bool, now: float) -> None:
         """Answer the message of the oldest Reading taken."""
         if self._answers:
