@@ -76,6 +76,11 @@ class MonitorMessage:
             return None if text.upper() in NO_PATIENT or not text.strip("0") else text
         return None
 
+    def bed(self) -> str:
+        """Return point of care, room and bed of PV1-3 as the monitor names them, "" where it names none."""
+        place = next((pv1.components(3)[:3] for pv1 in self.named("PV1")), [])
+        return "^".join(place).strip("^")
+
     def device_time(self) -> str | None:
         """Return the time of the values as written: the first OBR-7, else MSH-7."""
         return next((text for obr in self.named("OBR") if (text := obr.text(7))), None) or self.msh(7) or None
