@@ -43,6 +43,7 @@ PERSONAL = frozenset({"PATID", "NURSEID"})
 
 _FOLDER = Path(__file__).parent
 _ADDRESS = re.compile(r"501([0-9])([0-9A-O])")
+_WORD = re.compile(r"-?[0-9]{1,10}")
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -154,20 +155,20 @@ def _observation(name: str, values: dict[str, str], sub: str) -> Observation:
     return observe(known.key, number if number is not None else value, sub=sub, method=method, unit=published)
 
 
-def _own_key(name: str) -> str:
-    return f"x_bbraun_{_SLUG.sub('_', name.lower()).strip('_') or 'value'}"
-
-
 def _conditions(name: str, value: str, system: int) -> Iterator[Condition]:
     sub = f"{system}.0.0.0"
     if name == "GNERR":
         yield Condition(code=f"GNERR_{value}", text=GNERR.get(value, "error of the rack"), sub=sub)
     elif (flag := _flags().get(name)) is not None and value == "1":
         yield Condition(code=name, text=flag[0], priority=flag[1], sub=sub)
-    elif name in _bits():
-        number = int(value) if value.isdecimal() else 0
+    elif name in _bits() and value not in (NO_VALUE, NOT_AVAILABLE, ""):
+        if not _WORD.fullmatch(value):
+            yield Condition(
+                code=f"{name}_UNREAD", text="a field that cannot be read", priority=_BIT_PRIORITY.get(name), sub=sub
+            )
+            return
         for bit, text in _bits()[name].items():
-            if number >> bit & 1:
+            if int(value) >> bit & 1:  # a negative number has the highest bit, as it has in 32 bits
                 yield Condition(code=f"{name}_{bit}", text=text, priority=_BIT_PRIORITY.get(name), sub=sub)
 
 
