@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from gateway.errors import ContentError
 from gateway.formats.device_rows import oximeter
 from gateway.formats.device_times import read_clock
+from gateway.formats.digits import read_number
 from gateway.formats.observing import observe, observe_wave
 from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import (
@@ -53,6 +54,7 @@ __all__ = [
     "observe_wave",
     "oximeter",
     "read_clock",
+    "read_number",
 ]
 
 

@@ -7,7 +7,6 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from gateway.driver import (
     Priority,
     Result,
     observe,
+    read_number,
 )
 from gateway.formats.terms import unit_of
 
@@ -149,7 +149,7 @@ def _observation(name: str, values: dict[str, str], sub: str) -> Observation:
         absent = Absent.NI
     if absent is not None:
         return observe(known.key, None, sub=sub, absent=absent, method=method, unit=published)
-    number = _number(value) if known.kind != "text" else None
+    number = read_number(value) if known.kind != "text" else None
     if known.kind != "text" and number is None:
         return observe(known.key, None, sub=sub, absent=Absent.INV, method=method, unit=published)
     return observe(known.key, number if number is not None else value, sub=sub, method=method, unit=published)
@@ -199,14 +199,6 @@ def _model(values: dict[str, str]) -> str | None:
 
 def _known(value: str | None) -> str | None:
     return None if value in (None, "", NO_VALUE, NOT_AVAILABLE) else value
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
 
 
 def _has_code(ucum: str) -> bool:

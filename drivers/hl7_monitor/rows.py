@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from drivers.hl7_monitor.message import Segment
-from gateway.driver import Absent, Observation, observe
-from gateway.formats.digits import is_plain
+from gateway.driver import Absent, Observation, observe, read_number
 from gateway.formats.terms import Unit, term, unit_of
 
 MISSING = re.compile(r"[-*.? ]*")
@@ -54,8 +53,7 @@ def slug(text: str) -> str:
 
 def number_of(text: str) -> Decimal | None:
     """Return a number as written, None for anything else, and for one that no feed could write."""
-    number = Decimal(text) if _NUMBER.fullmatch(text) is not None else None
-    return number if number is not None and is_plain(number) else None
+    return read_number(text) if _NUMBER.fullmatch(text) is not None else None
 
 
 def reason_of(row: Segment) -> Absent | None:
