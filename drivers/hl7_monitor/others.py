@@ -33,6 +33,7 @@ def read_rows(message: MonitorMessage, row: Row, utc_offset: str, manufacturer: 
             device=DeviceIdentity(manufacturer=manufacturer, model=message.msh(3).split("^")[0] or None),
             observed_at=instant_of(message.device_time() or "", utc_offset),
             device_time=message.device_time(),
+            device_clock=message.clock(utc_offset),
             patient_id=message.patient_id(),
         ),
     )

@@ -76,6 +76,7 @@ def read_pcd(message: MonitorMessage, utc_offset: str) -> tuple[Result, ...]:
         device=_device(message),
         observed_at=instant_of(message.device_time() or "", utc_offset),
         device_time=message.device_time(),
+        device_clock=message.clock(utc_offset),
         patient_id=message.patient_id(),
     )
     return (result,) if result.observations or result.waves or result.conditions else ()

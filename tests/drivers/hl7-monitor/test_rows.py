@@ -1,5 +1,6 @@
 """Rows that say with their value that it is none, or that it is in another unit than ours."""
 
+from datetime import UTC, datetime
 from decimal import Decimal
 
 import pytest
@@ -76,3 +77,26 @@ def test_an_annotation_is_no_other_unit() -> None:
 
 def test_a_number_that_no_feed_could_write_is_text() -> None:
     assert read(PCD, TEMP["MDC"], "9" * 60, "Cel^Cel^UCUM").value == "9" * 60
+
+
+@pytest.mark.parametrize(
+    ("shown", "options", "clock"),
+    [
+        ("20261025033000+0200", {}, datetime(2026, 10, 25, 1, 30, tzinfo=UTC)),
+        ("20261025033000", {"utc_offset": "+0200"}, datetime(2026, 10, 25, 1, 30, tzinfo=UTC)),
+        ("20261025033000", {}, datetime(2026, 10, 25, 3, 30)),
+        ("202610250330", {"utc_offset": "+0200"}, None),
+        ("20261399000000", {}, None),
+        ("", {}, None),
+    ],
+)
+def test_the_senders_clock_is_shown_so_that_a_wrong_zone_is_noticed(
+    shown: str, options: dict[str, str], clock: datetime | None
+) -> None:
+    session = Hl7Monitor(**options).open()  # type: ignore[arg-type]
+    head = f"MSH|^~\\&|ZZTEST||||{shown}||ORU^R01|1|P|2.6"
+    row = "OBX|1|NM|150456^MDC_PULS_OXIM_SAT_O2^MDC|1.2.1.1|97|262688^MDC_DIM_PERCENT^MDC|||||R"
+    session.receive(frame("\r".join((head, "OBR|1", row, "")).encode()), 0.0)
+
+    ((result,),) = [reading.results for reading in session.take_readings()]
+    assert result.device_clock == clock
