@@ -8,7 +8,6 @@ Only questions are asked. What would touch the infusion is on a deny-list that e
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 
 from gateway.driver import (
@@ -21,6 +20,7 @@ from gateway.driver import (
     Result,
     Session,
     observe,
+    read_number,
 )
 from gateway.formats.terms import term
 from gateway.protocols.asking import AskingSession, Heard
@@ -159,7 +159,7 @@ class _Pump:
         if not key.startswith("x_") and term(key).ucum != ucum:
             key = OTHER_UNIT[key]
         unit_said = ucum if key.startswith("x_") else None
-        self._observations.append(observe(key, number(text), sub=SUBS[key], unit=unit_said))
+        self._observations.append(observe(key, read_number(text), sub=SUBS[key], unit=unit_said))
 
 
 def _heard(line: bytes) -> Heard:
@@ -169,12 +169,3 @@ def _heard(line: bytes) -> Heard:
     if int(match[2], 16) != check_of("crc16-ccitt", match[1]):
         return Heard(raw=line, fault="check characters do not match")
     return Heard(raw=line, content=match[1])
-
-
-def number(text: str) -> Decimal | None:
-    """Return a number as written, None for anything else."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None

@@ -8,7 +8,6 @@ Only questions are asked: words that do not end with a question mark are never s
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from typing import ClassVar
 
 from gateway.driver import (
@@ -21,6 +20,7 @@ from gateway.driver import (
     Result,
     Session,
     observe,
+    read_number,
 )
 from gateway.protocols.asking import AskingSession, Heard
 from gateway.protocols.checksums import check_of
@@ -119,7 +119,7 @@ class _Pump:
             return
         match name:
             case "PRIRATE":
-                self._observations.append(observe("infusion_rate", _number(value), sub="1.1.1.1"))
+                self._observations.append(observe("infusion_rate", read_number(value.strip()), sub="1.1.1.1"))
             case "STATUS":
                 self._observations.append(observe("x_as50_status", value, sub="1.1.1.2"))
             case "DEV":
@@ -144,11 +144,3 @@ class _Pump:
         raw = content + given
         del buffer[: len(raw)]
         return Heard(raw=raw, content=content)
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text.strip())
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None

@@ -4,8 +4,9 @@
     ENQ -> DC4                    keep-alive question of the pump
     good frame -> ACK, bad one -> NAK and an error digit; E and M frames are answered with a frame `E` or `M`
 
-Each pump of a rack is a Result of its own. Commands that control a pump are on a deny-list that every byte said is held
-against; what is not on the list of questions is not said either.
+Each pump of a rack is a Result of its own; which there are is asked in every round, and a changed one is greeted.
+Commands that control a pump are on a deny-list that every byte said is held against; what is not on the list of
+questions is not said either.
 """
 
 import re
@@ -31,6 +32,8 @@ STX, ETX, ENQ, ACK, DC4, NAK = b"\x02", b"\x03", b"\x05", b"\x06", b"\x14", b"\x
 REPLY_TIMEOUT_S = 1.0
 FRAME_BYTES_MAX = 100
 MODULES_MAX = 8
+BASE = "0"
+NO_BASE_SESSION, NO_SESSION = "0D", frozenset({"0E", "1E"})
 CONNECT, DISCONNECT, VARIABLES, RACK = "DC", "FC", "LE;aemdr", "LE;ib"
 ALLOWED = frozenset({CONNECT, DISCONNECT, VARIABLES, RACK, "E", "M"})
 FORBIDDEN = frozenset(["MO", "RZ", "OF", "SI", "EP", "AP", "EN", "PR", "PO", "PB", "PF", "PV", "RV", "PP", "PS"])
@@ -104,6 +107,7 @@ class _Pumps:
     def __init__(self, *, rack: bool) -> None:
         self._rack = rack
         self._modules: tuple[str, ...] = () if rack else ("",)
+        self._opened: set[str] = set()  # modules with a session; a pump that was changed has none
         self._told: dict[str, dict[str, str]] = {}
         self._faults: dict[str, str] = {}
         self._follow: list[bytes] = []
@@ -112,12 +116,11 @@ class _Pumps:
     def greeting(self) -> Sequence[bytes]:
         self._told.clear()
         self._greeted = True
-        if self._rack:
-            return [frame("0DC"), frame(f"0{RACK}")]
-        return [frame(CONNECT), *self._all_of("")]
+        self._opened.clear()
+        return self.questions()
 
     def questions(self) -> Sequence[bytes]:
-        return [frame(f"{module}{VARIABLES}") for module in self._modules]
+        return self._asked_of(BASE, RACK) if self._rack else self._asked_of("", VARIABLES)
 
     def more(self) -> Sequence[bytes]:
         follow, self._follow = self._follow, []
@@ -173,7 +176,9 @@ class _Pumps:
             case "C" | "E" | "M":
                 self._take(origin, data)
             case "I":
-                self._faults[origin] = data[:2]
+                self._faults[origin] = refusal = data[:2]
+                self._opened -= {BASE} if refusal == NO_BASE_SESSION else set()
+                self._opened -= {origin} if refusal in NO_SESSION else set()
 
     def results(self) -> tuple[Result, ...]:
         told, self._told = self._told, {}
@@ -209,12 +214,13 @@ class _Pumps:
     def _find_modules(self, mask: str) -> None:
         bits = int(mask, 16) if mask else 0
         self._modules = tuple(str(place + 1) for place in range(MODULES_MAX) if bits >> place & 1)
-        self._follow = [
-            words for module in self._modules for words in (frame(f"{module}{CONNECT}"), *self._all_of(module))
-        ]
+        self._opened &= {BASE, *self._modules}
+        self._follow = [words for module in self._modules for words in self._asked_of(module, VARIABLES)]
 
-    def _all_of(self, module: str) -> list[bytes]:
-        return [frame(f"{module}{VARIABLES}")]
+    def _asked_of(self, module: str, question: str) -> list[bytes]:
+        opening = [] if module in self._opened else [frame(f"{module}{CONNECT}")]
+        self._opened.add(module)
+        return [*opening, frame(f"{module}{question}")]
 
     def _result(self, module: str, told: dict[str, str], refused: str | None) -> Result:
         system = int(module or "1")

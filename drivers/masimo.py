@@ -139,8 +139,10 @@ class Masimo:
 
     def open(self) -> Session:
         """Start listening."""
+        monitor = _Monitor(self)
         return LineSession(
-            _Monitor(self).read,
+            monitor.read,
+            forget=monitor.forget,
             terminator=b"\n",
             line_bytes_max=LINE_BYTES_MAX,
             wrong_mode="set the serial output to ASCII 1 at 9600 baud (VueLink and ASCII 2 cannot be read)",
@@ -154,6 +156,10 @@ class _Monitor:
         self._driver = driver
         self._measured: set[str] = set()
         self._containment = oximeter()
+
+    def forget(self) -> None:
+        """Take notice that it may be another Device, with other options."""
+        self._measured.clear()
 
     def read(self, line: bytes) -> tuple[Result, ...]:
         text = line.decode("ascii")

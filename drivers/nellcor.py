@@ -95,8 +95,10 @@ class Nellcor:
 
     def open(self) -> Session:
         """Start listening."""
+        listing = _Listing(self)
         return LineSession(
-            _Listing(self).read,
+            listing.read,
+            forget=listing.forget,
             terminator=b"\n",
             line_bytes_max=LINE_BYTES_MAX,
             wrong_mode="check that baud rates agree and the port's output is ASCII",
@@ -116,11 +118,15 @@ class _Listing:
 
     def __init__(self, driver: Nellcor) -> None:
         self._driver = driver
+        self._trend = False
+        self._containment = oximeter()
+        self.forget()
+
+    def forget(self) -> None:
+        """Take notice that it may be another Device; rows after a trend's heading stay trend until a heading comes."""
         self._device = DeviceIdentity(manufacturer="Nellcor")
         self._spo2_limits = _Limits(low_code="SL", high_code="SH")
         self._pulse_limits = _Limits(low_code="PL", high_code="PH")
-        self._trend = False
-        self._containment = oximeter()
 
     def read(self, line: bytes) -> tuple[Result, ...]:
         text = line.decode("ascii").lstrip("\x02\x03")

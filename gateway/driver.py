@@ -11,6 +11,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 from gateway.errors import ContentError
 from gateway.formats.device_rows import oximeter
 from gateway.formats.device_times import read_clock
+from gateway.formats.digits import read_number
 from gateway.formats.observing import observe, observe_wave
 from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import (
@@ -37,6 +38,7 @@ __all__ = [
     "ContentError",
     "DeviceIdentity",
     "Driver",
+    "Forgetting",
     "LineSession",
     "LineSettings",
     "Method",
@@ -52,6 +54,7 @@ __all__ = [
     "observe_wave",
     "oximeter",
     "read_clock",
+    "read_number",
 ]
 
 
@@ -99,6 +102,19 @@ class Parting(Protocol):
 
     def part(self) -> None:
         """Make `take_output` hand over the last word, and nothing after it."""
+        ...
+
+
+@runtime_checkable
+class Forgetting(Protocol):
+    """A Session that keeps what belongs to one Device, on a Stream that stays open when another is plugged in."""
+
+    def forget(self, now: float) -> None:
+        """Let go of it: the Device fell silent, and what speaks next may be another one.
+
+        That is a message that was not ended, who it is, its limits, its patient. Alarms that were told stay known, so
+        that their end is told.
+        """
         ...
 
 

@@ -184,9 +184,9 @@ class Result:
 
     `observed_at` is None where the gateway's receipt time is the best known (a Device clock without zone is never
     trusted); `device_time` is the Device's own clock as text, as it printed it, and `device_clock` the same as a
-    naive datetime in the Device's local time, where the driver can read it and it is the time of this Result: from
-    it the gateway measures how far the Device's clock is off. `patient_id` is what the Device shows: evidence, not
-    truth.
+    datetime, naive in the Device's local time unless its zone is known, where the driver can read it and it is the
+    time of this Result: from it the gateway measures how far the Device's clock is off. `patient_id` is what the
+    Device shows: evidence, not truth.
     """
 
     observations: tuple[Observation, ...]

@@ -8,10 +8,10 @@ values. A code in a comment behind a result becomes a Condition.
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 from drivers.astm.settings import VENDOR_PREFIX, Test, known_tests, known_units
-from gateway.driver import Absent, Condition, ContentError, DeviceIdentity, Method, Observation, Result
+from gateway.driver import Absent, Condition, ContentError, DeviceIdentity, Method, Observation, Result, read_number
 from gateway.formats.astm import Record, read_records
 from gateway.formats.terms import Unit, term, unit_of
 
@@ -194,8 +194,8 @@ def _value(text: str) -> tuple[Decimal | str | None, Absent | None, tuple[str, .
     marks = ("QUES",) if doubtful else ()
     if _MISSING.fullmatch(text):
         return None, Absent.NAV, marks
-    if _NUMBER.fullmatch(text):
-        return Decimal(text), None, marks
+    if _NUMBER.fullmatch(text) and (number := read_number(text)) is not None:
+        return number, None, marks
     if text[0] in "<>":
         return text, None, (*marks, text[0])
     return text, None, marks
@@ -210,10 +210,7 @@ def _range(record: Record) -> tuple[Decimal | None, Decimal | None]:
     match = _RANGE.fullmatch("^".join(record.components(6)))
     if match is None:
         return None, None
-    try:
-        return Decimal(match[1]), Decimal(match[2])
-    except InvalidOperation:
-        return None, None
+    return read_number(match[1]), read_number(match[2])
 
 
 def _add_comment(sample: _Sample, record: Record) -> None:

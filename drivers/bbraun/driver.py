@@ -125,9 +125,7 @@ class Rack:
         block = read_frame(raw, stuffing=self._stuffing)
         del buffer[:end]
         if block is None:
-            return Heard(
-                raw=raw, fault="length or checksum of a frame is wrong: stuffing set as on the rack?", reply=NAK
-            )
+            return Heard(raw=raw, fault=WRONG_CHECK, reply=NAK)
         self._bed = block.bed
         return Heard(
             raw=raw, content=block.information.encode("utf-8"), reply=ACK, ends=self._cyclic or not block.continued

@@ -7,7 +7,6 @@ import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from functools import cache
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from gateway.driver import (
     Priority,
     Result,
     observe,
+    read_number,
 )
 from gateway.formats.terms import unit_of
 
@@ -43,6 +43,7 @@ PERSONAL = frozenset({"PATID", "NURSEID"})
 
 _FOLDER = Path(__file__).parent
 _ADDRESS = re.compile(r"501([0-9])([0-9A-O])")
+_WORD = re.compile(r"-?[0-9]{1,10}")
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -148,14 +149,10 @@ def _observation(name: str, values: dict[str, str], sub: str) -> Observation:
         absent = Absent.NI
     if absent is not None:
         return observe(known.key, None, sub=sub, absent=absent, method=method, unit=published)
-    number = _number(value) if known.kind != "text" else None
+    number = read_number(value) if known.kind != "text" else None
     if known.kind != "text" and number is None:
         return observe(known.key, None, sub=sub, absent=Absent.INV, method=method, unit=published)
     return observe(known.key, number if number is not None else value, sub=sub, method=method, unit=published)
-
-
-def _own_key(name: str) -> str:
-    return f"x_bbraun_{_SLUG.sub('_', name.lower()).strip('_') or 'value'}"
 
 
 def _conditions(name: str, value: str, system: int) -> Iterator[Condition]:
@@ -164,10 +161,14 @@ def _conditions(name: str, value: str, system: int) -> Iterator[Condition]:
         yield Condition(code=f"GNERR_{value}", text=GNERR.get(value, "error of the rack"), sub=sub)
     elif (flag := _flags().get(name)) is not None and value == "1":
         yield Condition(code=name, text=flag[0], priority=flag[1], sub=sub)
-    elif name in _bits():
-        number = int(value) if value.isdecimal() else 0
+    elif name in _bits() and value not in (NO_VALUE, NOT_AVAILABLE, ""):
+        if not _WORD.fullmatch(value):
+            yield Condition(
+                code=f"{name}_UNREAD", text="a field that cannot be read", priority=_BIT_PRIORITY.get(name), sub=sub
+            )
+            return
         for bit, text in _bits()[name].items():
-            if number >> bit & 1:
+            if int(value) >> bit & 1:  # a negative number has the highest bit, as it has in 32 bits
                 yield Condition(code=f"{name}_{bit}", text=text, priority=_BIT_PRIORITY.get(name), sub=sub)
 
 
@@ -198,14 +199,6 @@ def _model(values: dict[str, str]) -> str | None:
 
 def _known(value: str | None) -> str | None:
     return None if value in (None, "", NO_VALUE, NOT_AVAILABLE) else value
-
-
-def _number(text: str) -> Decimal | None:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() else None
 
 
 def _has_code(ucum: str) -> bool:

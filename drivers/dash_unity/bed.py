@@ -114,6 +114,10 @@ class Bed:
         """Return when the next alarm is over for want of broadcasts."""
         return min((alarm.heard_at + ALARM_OVER_S for alarm in self._alarms.values()), default=None)
 
+    def forget(self) -> None:
+        """Forget which measurements were told: those of another monitor were measured nobody knows when."""
+        self._episodes.clear()
+
     def read(self, message: BedMessage) -> Result:
         """Return the values on the screen and the alarm that stands."""
         seen: dict[str, int] = {}

@@ -60,6 +60,11 @@ class UnitySession:
             self._ask_at = now + REQUEST_PAUSE_S
         self._emit(now)
 
+    def forget(self, now: float) -> None:
+        """Take notice that it may be another monitor."""
+        self._bed.forget()
+        self._wave_number = None
+
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on this network."""
 

@@ -33,10 +33,14 @@ class Monitor:
 
     def __init__(self, zone: str) -> None:
         self._zone = zone
+        self._alarms = AlarmList()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget all but the alarms that were told."""
         self._labels: dict[str, int] = {}
         self._channels: dict[int, frozenset[tuple[int, int]]] = {}
         self._cuff = _Cuff()
-        self._alarms = AlarmList()
         self._wave_number: int | None = None
 
     @property

@@ -53,6 +53,11 @@ class S5Session:
             self._asker.tick(now)
         self._emit(now)
 
+    def forget(self, now: float) -> None:
+        """Take notice that it may be another monitor: its labels, groups and old cuff pressure are not known."""
+        self._monitor.forget()
+        self._last.clear()
+
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on such a link."""
 

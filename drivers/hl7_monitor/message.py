@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 
+from gateway.driver import read_clock
 from gateway.formats.hl7 import Header, read_header, segments_of, unescaped
 
 SEGMENTS_MAX = 5000
@@ -76,9 +77,24 @@ class MonitorMessage:
             return None if text.upper() in NO_PATIENT or not text.strip("0") else text
         return None
 
+    def bed(self) -> str:
+        """Return point of care, room and bed of PV1-3 as the monitor names them, "" where it names none."""
+        place = next((pv1.components(3)[:3] for pv1 in self.named("PV1")), [])
+        return "^".join(place).strip("^")
+
     def device_time(self) -> str | None:
         """Return the time of the values as written: the first OBR-7, else MSH-7."""
         return next((text for obr in self.named("OBR") if (text := obr.text(7))), None) or self.msh(7) or None
+
+    def clock(self, utc_offset: str) -> datetime | None:
+        """Return what the sender's clock showed when it spoke (MSH-7): with its zone where that is known.
+
+        None where it shows no seconds.
+        """
+        match = _TIME.fullmatch(self.msh(7))
+        if match is None or len(match[1]) < len("YYYYMMDDHHMMSS"):
+            return None
+        return instant_of(self.msh(7), utc_offset) or read_clock(match[1], _FORMATS[14])
 
     def msh(self, number: int) -> str:
         """Return an MSH field as text."""

@@ -32,6 +32,10 @@ class Pds:
         self._model: str | None = None
         self._alarms: dict[str, dict[str, Condition]] = {PHYSIOLOGICAL: {}, TECHNICAL: {}}
 
+    def forget(self) -> None:
+        """Forget who lies there and at which monitor."""
+        self._patient = self._model = None
+
     def hear(self, message: MonitorMessage) -> None:
         """Note what a message of patient information says."""
         if message.control_id in PATIENT:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 from drivers.hl7_monitor.message import MonitorMessage, Segment, instant_of
-from drivers.hl7_monitor.rows import Known, codes, limits_of, number_of, observed, slug, units
+from drivers.hl7_monitor.rows import Known, codes, limits_of, number_of, observed, reason_of, slug, ucum_of
 from gateway.driver import Absent, Condition, DeviceIdentity, Observation, Priority, Result
 from gateway.formats.terms import term_of_code, unit_of_code
 
@@ -33,6 +33,7 @@ def read_rows(message: MonitorMessage, row: Row, utc_offset: str, manufacturer: 
             device=DeviceIdentity(manufacturer=manufacturer, model=message.msh(3).split("^")[0] or None),
             observed_at=instant_of(message.device_time() or "", utc_offset),
             device_time=message.device_time(),
+            device_clock=message.clock(utc_offset),
             patient_id=message.patient_id(),
         ),
     )
@@ -46,8 +47,9 @@ def philips_row(row: Segment, sub: str, utc_offset: str) -> Observation | Condit
     number, unit_number = _mdil(code), _mdil(row.component(6, 1))
     known = term_of_code(number) if number is not None else None
     unit = unit_of_code(unit_number) if unit_number is not None else None
+    ucum = unit.ucum if unit else ucum_of(row.component(6, 2) or row.component(6, 1))
     value, absent = _plain(row)
-    ours = known is not None and known.kind != "wave" and (unit is None or known.ucum == unit.ucum)
+    ours = known is not None and known.kind != "wave" and (ucum is None or known.ucum == ucum)
     low, high = limits_of(row.text(7))
     return Observation(
         key=known.key if known is not None and ours else f"x_philips_{slug(label or code)}",
@@ -57,7 +59,7 @@ def philips_row(row: Segment, sub: str, utc_offset: str) -> Observation | Condit
         code=number,
         refid=known.refid if known is not None else None,
         loinc=known.loinc if known is not None and ours else None,
-        unit=unit.ucum if unit else units().get(row.component(6, 2)),
+        unit=ucum,
         unit_code=unit.code if unit else None,
         unit_refid=unit.refid if unit else None,
         observed_at=instant_of(row.text(14), utc_offset),
@@ -76,7 +78,7 @@ def nihon_kohden_row(row: Segment, sub: str, utc_offset: str) -> Observation | C
         known,
         text,
         sub=sub,
-        unit=units().get(row.text(6)),
+        unit=row.text(6),
         absent=Absent.NAV if nothing else None,
         row=row,
         observed_at=instant_of(row.text(14), utc_offset),
@@ -96,7 +98,7 @@ def draeger_row(row: Segment, sub: str, utc_offset: str) -> Observation | Condit
         known,
         text,
         sub=sub,
-        unit=units().get(row.component(6, 1)),
+        unit=row.component(6, 1),
         flags=(comparator,) if comparator in ("<", ">") else (),
         row=row,
         observed_at=instant_of(row.text(14), utc_offset),
@@ -109,14 +111,14 @@ def any_row(row: Segment, sub: str, utc_offset: str) -> Observation | Condition 
     if not (code or label):
         return None
     known = Known(f"x_hl7_{slug(label or code)}", None)
-    unit = units().get(row.component(6, 1))
-    return observed(known, row.text(5), sub=sub, unit=unit, row=row, observed_at=instant_of(row.text(14), utc_offset))
+    unit, at = row.component(6, 1), instant_of(row.text(14), utc_offset)
+    return observed(known, row.text(5), sub=sub, unit=unit, row=row, observed_at=at)
 
 
 def _plain(row: Segment) -> tuple[Decimal | str | None, Absent | None]:
-    text = row.text(5)
-    if not text:
-        return None, Absent.NAV
+    text, absent = row.text(5), reason_of(row)
+    if absent is not None or not text:
+        return None, absent or Absent.NAV
     number = number_of(text)
     return (text if number is None else number), None
 

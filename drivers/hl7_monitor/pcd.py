@@ -8,7 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from drivers.hl7_monitor.message import MonitorMessage, Segment, instant_of
-from drivers.hl7_monitor.rows import limits_of, number_of, slug
+from drivers.hl7_monitor.rows import REASONS, limits_of, number_of, reason_of, slug, ucum_of, unit_of_ucum
 from gateway.driver import (
     Absent,
     Condition,
@@ -21,12 +21,12 @@ from gateway.driver import (
     Result,
     Wave,
 )
-from gateway.formats.terms import term_of_code, unit_of_code
+from gateway.formats.digits import writable
+from gateway.formats.terms import Term, Unit, term_of_code, unit_of_code
 
 ALARM_GROUP, WAVE_GROUPS = "196616", ("69121", "100001")
 EVENT_PHASE, ALARM_STATE, ALARM_PRIORITY = "68481", "68482", "68484"
 SAMPLE_RATE, RESOLUTION = "MDC_ATTR_SAMP_RATE", "2327"
-ABSENT = {code.value: code for code in Absent}
 METHODS = {
     "AMEAS": Method.AUTO,
     "MMEAS": Method.MANUAL,
@@ -76,6 +76,7 @@ def read_pcd(message: MonitorMessage, utc_offset: str) -> tuple[Result, ...]:
         device=_device(message),
         observed_at=instant_of(message.device_time() or "", utc_offset),
         device_time=message.device_time(),
+        device_clock=message.clock(utc_offset),
         patient_id=message.patient_id(),
     )
     return (result,) if result.observations or result.waves or result.conditions else ()
@@ -103,12 +104,9 @@ def _observation(row: Segment, sub: str, utc_offset: str) -> Observation:
     number = int(code) if code.isdecimal() and system in ("MDC", "") else None
     known = term_of_code(number) if number else None
     value, absent, flags = _value(row)
-    unit_code = row.component(6, 1)
-    unit = unit_of_code(int(unit_code)) if unit_code.isdecimal() else None
+    unit, ucum = _unit(row, known)
     low, high = limits_of(row.text(7))
-    usable = (
-        known is not None and known.kind != "wave" and (unit is None or known.ucum is None or known.ucum == unit.ucum)
-    )
+    usable = known is not None and known.kind != "wave" and (ucum is None or known.ucum in (None, ucum))
     return Observation(
         key=known.key if known is not None and usable else _own_key(code, refid, system),
         sub=sub,
@@ -117,7 +115,7 @@ def _observation(row: Segment, sub: str, utc_offset: str) -> Observation:
         code=number or None,
         refid=refid or None,
         loinc=known.loinc if known is not None and usable else None,
-        unit=unit.ucum if unit else row.component(6, 2) or None,
+        unit=ucum,
         unit_code=unit.code if unit else None,
         unit_refid=unit.refid if unit else None,
         flags=flags,
@@ -129,6 +127,18 @@ def _observation(row: Segment, sub: str, utc_offset: str) -> Observation:
     )
 
 
+def _unit(row: Segment, known: Term | None) -> tuple[Unit | None, str | None]:
+    """Return OBX-6 as an MDC unit and in UCUM; one that we do not know as it was written."""
+    code, name, system = (row.component(6, number) for number in (1, 2, 3))
+    if code.isdecimal() and system in ("MDC", ""):
+        unit = unit_of_code(int(code))
+        return unit, unit.ucum if unit else name or code
+    ucum = ucum_of(code)
+    if known is not None and known.ucum == ucum and known.unit_code is not None:
+        return unit_of_code(known.unit_code), ucum  # several MDC units are `/min`
+    return unit_of_ucum(ucum), ucum
+
+
 def _own_key(code: str, refid: str, system: str) -> str:
     if system == "MDC" or refid.startswith("MDC_"):
         return f"x_mdc_{code}" if code.isdecimal() and code != "0" else f"x_{slug(refid)}"
@@ -137,13 +147,13 @@ def _own_key(code: str, refid: str, system: str) -> str:
 
 def _value(row: Segment) -> tuple[Decimal | str | None, Absent | None, tuple[str, ...]]:
     told = [flag for flag in row.repetitions(8) if flag]
-    absent = next((ABSENT[flag] for flag in told if flag in ABSENT), None)
-    flags = tuple(flag for flag in told if flag not in ABSENT)
+    absent = reason_of(row)
+    flags = tuple(flag for flag in told if flag not in REASONS)
     if row.text(2) == "SN":
         text = f"{row.component(5, 1).removeprefix('=')}{row.component(5, 2)}"
     else:
         text = row.component(5, 2) or row.component(5, 1) if row.text(2) in ("CWE", "CE") else row.text(5)
-    if not text or (row.text(11) == "X" and not text):
+    if absent is not None or not text:
         return None, absent or Absent.NAV, flags
     number = number_of(text) if row.text(2) in ("NM", "SN", "") else None
     return (text if number is None else number), None, flags
@@ -170,7 +180,7 @@ def _waves(rows: list[tuple[str, Segment]], message: MonitorMessage, utc_offset:
             key=known.key if known else _own_key(code, refid, system),
             sub=sub,
             samples=tuple(_sample(part) for part in row.components(5)),
-            period_s=(1 / rate).quantize(Decimal("0.000001")),
+            period_s=writable(1 / rate),
             factor=factor,
             code=int(code) if known else None,
             refid=refid or None,

@@ -5,19 +5,22 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 
 from drivers.hl7_monitor.message import Segment
-from gateway.driver import Absent, Observation, observe
-from gateway.formats.terms import term, unit_of
+from gateway.driver import Absent, Observation, observe, read_number
+from gateway.formats.terms import Unit, term, unit_of
 
 MISSING = re.compile(r"[-*.? ]*")
+REASONS = {code.value: code for code in Absent}  # of OBX-8
+WITHDRAWN = frozenset({"X", "D", "W"})  # OBX-11 (table 0085): cannot be obtained, deleted, wrong
 
 _FOLDER = Path(__file__).parent
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)")
 _LIMITS = re.compile(r"\s*([-+]?[\d.]+)?\s*-\s*([-+]?[\d.]+)?\s*")
+_ANNOTATION = re.compile(r"\{[^}]*\}")
 _SLUG = re.compile(r"[^a-z0-9]+")
 
 
@@ -49,13 +52,23 @@ def slug(text: str) -> str:
 
 
 def number_of(text: str) -> Decimal | None:
-    """Return a number as written, None for anything else."""
-    if _NUMBER.fullmatch(text) is None:
-        return None
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
+    """Return a number as written, None for anything else, and for one that no feed could write."""
+    return read_number(text) if _NUMBER.fullmatch(text) is not None else None
+
+
+def reason_of(row: Segment) -> Absent | None:
+    """Return why a row has no value, whatever stands in OBX-5: OBX-8 says so, or OBX-11 takes it back."""
+    told = next((REASONS[flag] for flag in row.repetitions(8) if flag in REASONS), None)
+    return told or (Absent.NAV if row.text(11) in WITHDRAWN else None)
+
+
+def ucum_of(text: str) -> str | None:
+    """Return the UCUM unit of a unit as written: what we do not know stays as it is, so that it is never ours.
+
+    Annotations (`{beats}/min`) say nothing of the unit.
+    """
+    plain = _ANNOTATION.sub("", text)
+    return units().get(plain, plain) or None
 
 
 def limits_of(text: str) -> tuple[Decimal | None, Decimal | None]:
@@ -71,20 +84,27 @@ def observed(
     text: str,
     *,
     sub: str,
-    unit: str | None = None,
+    unit: str = "",
     absent: Absent | None = None,
     flags: tuple[str, ...] = (),
     row: Segment | None = None,
     observed_at: datetime | None = None,
     episodic: bool = False,
 ) -> Observation:
-    """Return the Observation of a code: under our key where the unit is ours, else under one of the maker's."""
-    said = unit or known.unit
+    """Return the Observation of a code: under our key where the unit is ours, else under one of the maker's.
+
+    `unit` is as written, "" where the row has none. A `row` may say that there is no value, and has limits.
+    """
+    said = ucum_of(unit) or known.unit
     key = known.key
     if not key.startswith("x_") and said is not None and term(key).ucum != said:
         key = f"x_{key}_{slug(said)}"
-    coded = said if key.startswith("x_") and said is not None and _has_code(said) else None
+    is_known = (
+        said is not None and (said == known.unit or not unit or unit in units()) and unit_of_ucum(said) is not None
+    )
+    coded = said if key.startswith("x_") and is_known else None
     low, high = limits_of(row.text(7)) if row is not None else (None, None)
+    absent = absent or (reason_of(row) if row is not None else None)
     value: Decimal | str | None = None
     if absent is None and not MISSING.fullmatch(text):
         number = number_of(text)
@@ -103,12 +123,12 @@ def observed(
     )
 
 
-def _has_code(ucum: str) -> bool:
+def unit_of_ucum(ucum: str | None) -> Unit | None:
+    """Return the MDC unit of a UCUM unit, None where it has none."""
     try:
-        unit_of(ucum)
+        return unit_of(ucum) if ucum else None
     except KeyError:
-        return False
-    return True
+        return None
 
 
 def _rows(name: str) -> Iterator[dict[str, str]]:

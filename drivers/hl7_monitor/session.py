@@ -3,7 +3,8 @@
     frame --> Reading --settled--> AA (AE when the disk refused), where the monitor asks for an answer
 
 Mindray PDS asks for none and pairs its messages: values wait for their flags, at most FLAGS_S. A monitor in
-demonstration mode is acknowledged and not published; the notice says so.
+demonstration mode is acknowledged and not published; the notice says so. A Source is one bed: while the first bed is
+heard, messages that name another (PV1-3) are refused, so that no bed gets another bed's values.
 """
 
 from collections import deque
@@ -31,6 +32,7 @@ FRAME_TIMEOUT_S = 30.0
 END_WITHOUT_CR_S = 0.5
 FLAGS_S = 1.0
 ECHO_S = 1.0
+BED_SILENCE_S = 30.0  # after that a monitor may have been told that it stands elsewhere
 PADDING = b"\r\n\0 "
 PADDING_BYTES_MAX = 1024
 DIALECTS = ("auto", "pcd", "mindray-pds", "philips-mdil", "nihon-kohden", "draeger-infinity", "any")
@@ -63,6 +65,7 @@ class MonitorSession:
         self._values: tuple[bytes, MonitorMessage, float] | None = None
         self._echo_at: float | None = float("-inf") if echo and transmit else None
         self._notice: str | None = None
+        self._bed = ("", 0.0)  # as the monitor names it, and when it last did
         self._noise = FaultBin(delay_s=1.0, raw_bytes_max=4096)
         self._padding = b""  # heard outside of a frame, perhaps with noise after it
         self._fs_held = False
@@ -132,6 +135,11 @@ class MonitorSession:
             self._echo_at = now + ECHO_S
         self._emit(now)
 
+    def forget(self, now: float) -> None:
+        """Take notice that it may be another monitor."""
+        self._pds.forget()
+        self._bed = ("", now)
+
     def settle(self, stored: bool, now: float) -> None:
         """Answer the message of the oldest Reading taken."""
         if self._answers:
@@ -162,8 +170,20 @@ class MonitorSession:
         dialect = self._dialect if self._dialect != "auto" else dialect_of(message)
         if dialect == "mindray-pds":
             self._hear_pds(message, content, now)
+        elif self._is_elsewhere(message.bed(), now):
+            self._noise.add(
+                "a message of another bed: a central station belongs to a source of type mllp", content, now
+            )
+            self._say(answer(message, "AE"))
         else:
             self._hear_other(message, dialect, content)
+
+    def _is_elsewhere(self, bed: str, now: float) -> bool:
+        known, heard_at = self._bed
+        if bed and known and bed != known and now - heard_at < BED_SILENCE_S:
+            return True
+        self._bed = (bed or known, now)
+        return False
 
     def _hear_other(self, message: MonitorMessage, dialect: str, content: bytes) -> None:
         demo = is_demo(message)

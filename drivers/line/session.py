@@ -33,6 +33,10 @@ class PollingSession:
             self._output = self._poll
             self._ask_at = now + self._poll_s
 
+    def forget(self, now: float) -> None:
+        """Give up a line that was not ended."""
+        self._lines.forget(now)
+
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on such a link."""
 

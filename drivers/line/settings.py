@@ -6,10 +6,10 @@ an unknown key or unit is a fault with its place, not a surprise at night.
 
 import re
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Literal
 
-from gateway.driver import Absent, Method, Priority
+from gateway.driver import Absent, Method, Priority, read_number
 from gateway.formats.terms import term, unit_of
 from gateway.protocols.checksums import Kind, check_of, width_of
 
@@ -60,12 +60,8 @@ class Field:
 
     def number(self, text: str) -> Decimal:
         """Return the number as it is published, with the digits of the Device. Raises ValueError."""
-        try:
-            value = Decimal(text)
-        except InvalidOperation:
-            raise ValueError("not a number") from None
-        if not value.is_finite():
-            raise ValueError("not a finite number")
+        if (value := read_number(text)) is None:
+            raise ValueError("not a number")
         if self.factor != 1.0:
             value *= Decimal(str(self.factor))
         return value + Decimal(str(self.offset)) if self.offset else value

@@ -69,13 +69,20 @@ class Picture:
         self._known: dict[int, dict[str, None]] = {}  # codes seen so far, by the command that carries them
         self._limits: dict[tuple[Code, str], Decimal] = {}
         self._alarms: dict[int, dict[str, Alarm]] = {}
+        self._stood: dict[int, dict[str, Alarm]] = {}  # before communication began anew, and not heard of since
         self._told: _Told | None = None
         self._clock: tuple[str, datetime | None, float] | None = None
 
     def restart(self) -> None:
-        """Take notice that communication begins anew: everything is told again."""
+        """Take notice that communication begins anew, perhaps with another Device: everything is told again.
+
+        Alarms that were told are kept so that their end is told, and stand beside no value until they are heard again.
+        """
         self._told = None
         self._clock = None
+        self._limits.clear()
+        self._stood |= self._alarms
+        self._alarms.clear()
 
     def read(self, code: int, data: bytes, now: float) -> tuple[Result, ...]:
         """Take the answer to a command; return what it tells. Raises ContentError for a wrong shape."""
@@ -134,10 +141,11 @@ class Picture:
         """End all alarms: what is asked next belongs to another Device, or to a simulation."""
         ended = tuple(
             self._condition(page, alarm, Phase.END)
-            for page, alarms in sorted(self._alarms.items())
+            for page, alarms in sorted((self._stood | self._alarms).items())
             for alarm in alarms.values()
         )
         self._alarms.clear()
+        self._stood.clear()
         return (self.result(conditions=ended),) if ended else ()
 
     def _read_data(self, code: Code, data: bytes, now: float) -> tuple[Result, ...]:
@@ -198,7 +206,7 @@ class Picture:
 
     def _read_alarms(self, page: int, data: bytes) -> tuple[Result, ...]:
         alarms = {alarm.code: alarm for alarm in read_alarms(data)}
-        before = self._alarms.get(page, {})
+        before = self._alarms.get(page, {}) or self._stood.pop(page, {})
         self._alarms[page] = alarms
         if {code: alarm.priority for code, alarm in alarms.items()} == {
             code: alarm.priority for code, alarm in before.items()

@@ -1,6 +1,6 @@
 """Finds out by listening which format a Nonin Device sends.
 
-    listening --a format proves itself--> decoding --BYTES_WITHOUT_READING_MAX without a Reading--> listening
+    listening --a format proves itself--> decoding --BYTES_WITHOUT_READING_MAX without a Reading, silence--> listening
 
 The proofs cannot be mistaken for one another: ten sound frames in a row (2, 7), four units in a row (8), a frame
 with header, checksum and end (13), a whole line (text).
@@ -63,6 +63,11 @@ class AutoSession:
         if self._decoder is not None:
             self._decoder.tick(now)
 
+    def forget(self, now: float) -> None:
+        """Give up what was not ended, and the format: another Device may send another."""
+        self._buffer.clear()
+        self._give_up()
+
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on such a link."""
 
@@ -120,10 +125,14 @@ class AutoSession:
         if self._fruitless % BLOCK_BYTES == 0 and self._fruitful:
             self._fruitless, self._fruitful = 0, False
         elif self._fruitless >= BYTES_WITHOUT_READING_MAX:
-            if (due := decoder.deadline) is not None:
-                decoder.tick(due)
-                self._readings += decoder.take_readings()
-            self._decoder = None
+            self._give_up()
+
+    def _give_up(self) -> None:
+        """Listen again; what the decoder still gathers comes out."""
+        decoder, self._decoder = self._decoder, None
+        if decoder is not None and (due := decoder.deadline) is not None:
+            decoder.tick(due)
+            self._readings += decoder.take_readings()
 
     def _emit(self, now: float) -> None:
         if (reading := self._noise.take(now)) is not None:

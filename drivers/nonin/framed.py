@@ -32,6 +32,10 @@ class Format(Protocol):
         """Take a sound unit; `in_step` is False for the first one after noise."""
         ...
 
+    def forget(self) -> None:
+        """Let go of units that wait for others: the next are perhaps another Device's."""
+        ...
+
 
 class FrameSession:
     """One Device that sends a binary format. `select` is the format byte to ask for, None to listen only."""
@@ -80,6 +84,14 @@ class FrameSession:
             self._answer_awaited = True
             self._select_at = now + SELECT_PAUSE_S
         self._emit(now)
+
+    def forget(self, now: float) -> None:
+        """Give up what was not ended."""
+        self._take_noise(bytes(self._buffer), now)
+        self._buffer.clear()
+        self._in_step = False
+        self._opening_left = OPENING_BYTES
+        self._format.forget()
 
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on such a link."""

@@ -82,6 +82,12 @@ class PacketFormat:
         self._second.clear()
         return [reading_of(raw, raw, self._read)]
 
+    def forget(self) -> None:
+        """Let go of a second that is not whole."""
+        self._gap = True
+        self._packet.clear()
+        self._second.clear()
+
     def _read(self, raw: bytes) -> tuple[Result, ...]:
         status = raw[self._status_at :: FRAME_BYTES]
         floats = raw[-_PACKET_BYTES:][3::FRAME_BYTES]

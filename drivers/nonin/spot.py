@@ -43,6 +43,9 @@ class SpotFormat:
         """Take a frame: one Reading."""
         return [reading_of(unit, unit[len(HEADER) + 2 : -2], _read)]
 
+    def forget(self) -> None:
+        """Nothing waits: every unit is a Reading."""
+
 
 def _read(data: bytes) -> tuple[Result, ...]:
     high, low = data[8], data[9]

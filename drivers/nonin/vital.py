@@ -29,6 +29,9 @@ class VitalFormat:
         """Take a unit: one Reading."""
         return [reading_of(unit, unit, _read)] if in_step else []
 
+    def forget(self) -> None:
+        """Nothing waits: every unit is a Reading."""
+
 
 def _read(unit: bytes) -> tuple[Result, ...]:
     first, low, spo2, last = unit

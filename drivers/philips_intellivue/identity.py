@@ -4,7 +4,7 @@ Sheet sections 9 and 15. The model in the MDS Create Event is "M8000" on every c
 stands in the Connect Indication and in the production specification (092D).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import IPv4Address
 from struct import Struct
 
@@ -32,6 +32,7 @@ _ENTRY = Struct(">HHH")
 _PROTOCOL = Struct(">HHHH")
 _GENERIC_MODEL = "M8000"
 _MAC_BYTES, _EUI_BYTES = 6, 8
+_UNKNOWN = DeviceIdentity(manufacturer="Philips")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Announcement:
 class MonitorIdentity:
     """What is known of the monitor so far; attributes of later messages complete it."""
 
-    device: DeviceIdentity = field(default_factory=lambda: DeviceIdentity(manufacturer="Philips"))
+    device: DeviceIdentity = _UNKNOWN
     mode: int | None = None
 
     def learn(self, values: dict[int, bytes]) -> None:
@@ -57,6 +58,10 @@ class MonitorIdentity:
         self.device = identity_of(values, self.device)
         if (mode := values.get(MODE)) is not None:
             self.mode = u16(mode, 0)
+
+    def forget(self) -> None:
+        """Take notice that it may be another monitor; a demonstration is one until the monitor says otherwise."""
+        self.device = _UNKNOWN
 
 
 def identity_of(values: dict[int, bytes], known: DeviceIdentity) -> DeviceIdentity:
@@ -82,7 +87,7 @@ def read_announcement(datagram: bytes) -> Announcement:
         raise ContentError("no Connect Indication")
     values = dict(attributes(elements(told.body)[1]))
     return Announcement(
-        device=identity_of(values, DeviceIdentity(manufacturer="Philips")),
+        device=identity_of(values, _UNKNOWN),
         address=_address(values.get(NETWORK)),
         port=_port(values.get(PROTOCOLS)),
         bed_label=wide_text(values.get(BED_LABEL, b"")) or None,

@@ -80,8 +80,15 @@ class MonitorReader:
         return self._demo_data or bool((self._identity.mode or 0) & who.DEMO_MODE)
 
     def restart(self) -> None:
-        """Forget what a new association of the monitor invalidates: objects, their context, its relative time."""
+        """Forget what a new association invalidates: objects, their context, relative time; and who is there.
+
+        It may be another monitor, with another patient. The alarms that were told are kept so that their end is told,
+        and stand beside no value until they are heard again.
+        """
         self._clock.forget()
+        self._identity.forget()
+        self._patient = demographics.Demographics(admitted=False)
+        self._present = ()
         self._specifications.clear()
         self._waves.clear()
         self._latest.clear()
@@ -153,8 +160,8 @@ class MonitorReader:
         if self.demo:
             return
         before, self._alarms = self._alarms, now
+        self._present = tuple(alarm_lists.condition_of(alarm) for alarm in now)
         if now != before:
-            self._present = tuple(alarm_lists.condition_of(alarm) for alarm in now)
             yield self._result((), ticks, alarm_lists.conditions_of(before, now))
 
     def _read_patient(self, found: Objects, ticks: int, complete: bool) -> Iterator[Result]:

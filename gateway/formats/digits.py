@@ -1,11 +1,13 @@
 """Numbers as text: the digits of the Device, neither more nor fewer, and never an exponent."""
 
+import re
 from decimal import Context, Decimal
 
 from gateway.errors import ContentError
 
 DIGITS_MAX = 40  # no measured value needs more; an exponent could otherwise demand megabytes of zeros
 _TWELVE = Context(prec=12)
+_NUMBER = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]{1,3})?")
 
 
 def writable(value: Decimal) -> Decimal:
@@ -16,6 +18,15 @@ def writable(value: Decimal) -> Decimal:
     if len(digits) + abs(int(exponent)) <= DIGITS_MAX:
         return value
     return _TWELVE.plus(value)
+
+
+def read_number(text: str) -> Decimal | None:
+    """Return the number that a Device wrote, None for anything else and for one that no feed could write.
+
+    Decimal itself is too kind: it takes `1_0`, `NaN` and digits of any script.
+    """
+    number = Decimal(text) if _NUMBER.fullmatch(text) is not None else None
+    return number if number is not None and is_plain(number) else None
 
 
 def is_plain(value: Decimal) -> bool:

@@ -2,7 +2,8 @@
 
 One document a Result: the fields of the dataclasses under their own names, fields at their default left out. A
 numeric value is `value`, a Decimal written as a string so that no digit is lost; a text value is `text`. Instants are
-ISO 8601 with their offset; a Device's clock has none. Samples of a wave are a list of integers and nulls.
+ISO 8601 with their offset; a Device's clock has one where its zone is known. Samples of a wave are a list of integers
+and nulls.
 `decode_result(encode_result(result)) == result` for every Result.
 """
 

@@ -7,6 +7,8 @@ rule, the end of a line whose start was never seen. Overlong lines and bytes tha
 or output mode; they are reported, gathered (`faults.py`), and never reach the driver.
 """
 
+from collections.abc import Callable
+
 from gateway.model import Reading
 from gateway.protocols.border import Reader, reading_of
 from gateway.protocols.faults import FaultBin
@@ -25,7 +27,7 @@ class LineSession:
     The function gets the line without its terminator, stripped of white space, ASCII and never empty. A line without
     Results gives no Reading. `first_line_dropped` is False only for Devices that are known to start with a whole line.
     `wrong_mode` ends the fault text of noise: what a person should look at. `ascii_only` is False for Devices that
-    print other characters too.
+    print other characters too. `forget` is called where another Device may be next.
     """
 
     def __init__(
@@ -37,8 +39,11 @@ class LineSession:
         first_line_dropped: bool = True,
         wrong_mode: str = "check baud rate and output mode",
         ascii_only: bool = True,
+        forget: Callable[[], None] | None = None,
     ) -> None:
         self._read = read
+        self._forget = forget
+        self._first_line_dropped = first_line_dropped
         self._terminator = terminator
         self._line_bytes_max = line_bytes_max
         self._wrong_mode = wrong_mode
@@ -64,6 +69,16 @@ class LineSession:
     def tick(self, now: float) -> None:
         """Hand out gathered faults whose time has come."""
         self._emit(now)
+
+    def forget(self, now: float) -> None:
+        """Give up a line that was not ended: its rest would be another Device's, and so would the head of the next."""
+        if self._buffer.strip(_PADDING):
+            self._noise.add("a line broke off", bytes(self._buffer), now)
+            self._opening = self._first_line_dropped
+        self._buffer.clear()
+        self._overlong = False
+        if self._forget is not None:
+            self._forget()
 
     def settle(self, stored: bool, now: float) -> None:
         """Nothing is acknowledged on such a link."""

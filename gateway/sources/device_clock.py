@@ -1,7 +1,8 @@
 """How far a Device's clock is off: measured at each Result that shows it, told in the log when it matters.
 
 The Device shows local time without a zone, and the gateway compares it with its own local time: a Device that was
-never set to summer time is an hour off, which is what a person must know. Both times are kept with the Result.
+never set to summer time is an hour off, which is what a person must know. Where its zone is known, instants are
+compared. Both times are kept with the Result.
 """
 
 import logging
@@ -28,8 +29,8 @@ class DeviceClock:
         """Take notice of the time that a Result shows; positive is a Device ahead of us."""
         if result.device_clock is None:
             return
-        ours = received_at.astimezone().replace(tzinfo=None)
-        shown = result.device_clock.replace(tzinfo=None)
+        shown = result.device_clock
+        ours = received_at if shown.tzinfo is not None else received_at.astimezone().replace(tzinfo=None)
         self.offset_s = round((shown - ours).total_seconds(), 3)
         lately = self._told_at is not None and received_at - self._told_at < TELL_AGAIN
         if abs(self.offset_s - self._told_s) > self._step_s and not lately:

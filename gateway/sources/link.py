@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.clock import Clock
 from gateway.config import DeviceSource, Line
-from gateway.driver import Asking, Driver, LineSettings, Parting, Session
+from gateway.driver import Asking, Driver, Forgetting, LineSettings, Parting, Session
 from gateway.errors import LinkError, StoreError
 from gateway.laboratory import LabOrder, LabQuery
 from gateway.model import Reading
@@ -131,7 +131,7 @@ class DeviceLink:
                 self._go_up(now)
                 talk.session.receive(data, now)
             else:
-                self._notice_silence(now)
+                self._notice_silence(talk.session, now)
                 if talk.session.deadline is not None and now >= talk.session.deadline:
                     talk.session.tick(now)
         except Exception as error:  # noqa: BLE001 - a bug in a Session must not cost the bytes, nor the Device its link
@@ -202,8 +202,10 @@ class DeviceLink:
             self._pause_s = REOPEN_S_MIN
             logger.info("link.up source=%s", self._settings.name)
 
-    def _notice_silence(self, now: float) -> None:
+    def _notice_silence(self, session: Session, now: float) -> None:
         if self._silence_s is not None and now - self._heard_at >= self._silence_s:
+            if self._status.state is LinkState.UP and isinstance(session, Forgetting):
+                session.forget(now)
             self._go_down(f"silent for {self._silence_s:g} s")
 
     def _go_down(self, reason: str) -> None:

@@ -36,6 +36,7 @@ from sdc11073.xml_types.actions import Actions, periodic_actions
 from gateway.config import SdcSource, SdcTls
 from gateway.errors import LinkError, place_of
 from gateway.formats.sdc_facts import State
+from gateway.sources.sdc_bodies import BoundedClient
 from gateway.sources.sdc_inbox import Beheld, Ended, Inbox, Reported, Unreadable
 from gateway.sources.sdc_reading import read_host, read_mdib, read_states
 from gateway.sources.sdc_sink import Sink, own_address
@@ -45,9 +46,10 @@ SEARCH_S = 3.0  # WS-Discovery 1.1: an answer may wait half a second, and so may
 SEARCH_POLL_S = 0.05
 PROBE_EVERY = 20  # polls between two questions; a Device that is switched on meanwhile says Hello by itself
 JOIN_TIMEOUT_S = 1.0
-DESCRIPTORS_MAX = 20_000
+ENTRIES_MAX = 20_000  # descriptors and contexts
 
 _UNUSED = (Actions.OperationInvokedReport, Actions.EpisodicOperationalStateReport, Actions.SystemErrorReport)
+_FULL = f"an MDIB of more than {ENTRIES_MAX} entries"
 _R = TypeVar("_R")
 _schemas: dict[tuple[str, ...], Any] = {}
 _schemas_lock = threading.Lock()
@@ -122,6 +124,7 @@ class Connection:
         self._contexts = _contexts(settings.tls) if settings.tls is not None else None
         self._reports = _Reports(inbox)
         self._sink: Sink | None = None
+        self._subscriptions: _Subscriptions | None = None
         self._consumer: Any = None
         self._mdib: Any = None
 
@@ -130,23 +133,24 @@ class Connection:
         consumer = self._consumer = self._make()
         parts = urlsplit(self.address)
         host = own_address(parts.hostname or "", parts.port or 443)
-        self._sink = Sink(host, self._settings.listen_port, self._contexts and self._contexts.server_context)
+        context = self._contexts and self._contexts.server_context
+        self._sink = Sink(host, self._settings.listen_port, context, refused=self._reports.end)
         unwanted = {*periodic_actions, *_UNUSED} | (set() if self._settings.waves else {Actions.Waveform})
         consumer.start_all(not_subscribed_actions=unwanted, shared_http_server=self._sink)
         self._check(consumer)
-        if not consumer.is_connected:
+        if not (consumer.is_connected and self._subscriptions and self._subscriptions.complete):
             raise LinkError(f"{self.address}: subscriptions were refused")
         self._mdib = ConsumerMdib(consumer, max_realtime_samples=1)
         self._mdib.init_mdib()
-        if len(self._mdib.descriptions.objects) > DESCRIPTORS_MAX:
-            raise LinkError(f"{self.address}: more than {DESCRIPTORS_MAX} descriptors")
+        if _is_full(self._mdib):
+            raise LinkError(f"{self.address}: {_FULL}")
         self._reports.follow(self._mdib, read_host(consumer.host_description))
         strongbind(consumer, is_connected=self._reports.on_connected)
         self._reports.on_connected(consumer.is_connected)
 
     def close(self, *, unsubscribe: bool) -> None:
         """Take leave where there is somebody to take leave of, and stop all threads."""
-        self._reports.stop()
+        self._reports.end("closed")
         try:
             if self._consumer is not None:
                 self._consumer.stop_all(unsubscribe=unsubscribe)
@@ -159,9 +163,10 @@ class Connection:
     def _make(self) -> Any:
         parts: Any = default_components_factory()
         reports = self._reports
+        parts.soap_client_class = BoundedClient
         parts.action_dispatcher_class = lambda prefix: _Dispatcher(prefix, reports)
         parts.msg_reader_class = lambda *given, **named: _Reader(reports, *given, **named)
-        parts.subscription_manager_class = _Subscriptions
+        parts.subscription_manager_class = lambda *given, **named: self._manage(*given, **named)
         return SdcConsumer(
             self.address,
             SdcV1Definitions,
@@ -171,6 +176,10 @@ class Connection:
             components=parts,
             socket_timeout=math.ceil(self._settings.timeout_s),
         )
+
+    def _manage(self, *given: Any, **named: Any) -> "_Subscriptions":
+        self._subscriptions = _Subscriptions(*given, **named)
+        return self._subscriptions
 
     def _check(self, consumer: Any) -> None:
         """Hold who answered against who was asked for."""
@@ -206,9 +215,9 @@ class _Reports:
             self._inbox.offer(Beheld(raw=self.mdib_raw, mdib=read_mdib(mdib, host)))
             self._live = True
 
-    def stop(self) -> None:
-        """Tell nothing any more."""
-        self._inbox.offer(Ended(reason="closed"))
+    def end(self, reason: str) -> None:
+        """Tell that it is over, and nothing after that."""
+        self._inbox.offer(Ended(reason=reason))
 
     def handle(self, raw: bytes, act: Callable[[], _R]) -> _R:
         """Let the library handle one report, then hand over what it changed."""
@@ -216,7 +225,9 @@ class _Reports:
             self._states, self._redescribed = [], False
             try:
                 answer = act()
-                if self._redescribed:
+                if self._live and _is_full(self._mdib):
+                    self.end(_FULL)
+                elif self._redescribed:
                     with self._mdib.mdib_lock:
                         self._inbox.offer(Beheld(raw=raw, mdib=read_mdib(self._mdib, self._host)))
                 elif self._states:
@@ -234,7 +245,7 @@ class _Reports:
     def on_connected(self, connected: bool) -> None:
         """Take notice that a subscription was lost, ended by the provider, or could not be renewed."""
         if not connected:
-            self._inbox.offer(Ended(reason="the subscriptions ended"))
+            self.end("the subscriptions ended")
 
     def _on_states(self, by_handle: dict[str, Any]) -> None:
         self._states += read_states(by_handle.values())
@@ -243,7 +254,11 @@ class _Reports:
         self._redescribed = True
 
     def _on_sequence(self, _changed: Any) -> None:
-        self._inbox.offer(Ended(reason="the device began a new sequence"))
+        self.end("the device began a new sequence")
+
+
+def _is_full(mdib: Any) -> bool:
+    return len(mdib.descriptions.objects) + len(mdib.context_states.objects) > ENTRIES_MAX
 
 
 class _Dispatcher(RequestDispatcher):
@@ -283,10 +298,22 @@ class _Subscriptions(ConsumerSubscriptionManager):
         super().__init__(*given, **named)
         self._halt = threading.Event()
 
+    @property
+    def complete(self) -> bool:
+        """Tell whether all were granted: the library is content with some."""
+        return all(subscription.is_subscribed for subscription in self.subscriptions.values())
+
     def run(self) -> None:
         while not self._halt.wait(RENEW_S):
             for subscription in tuple(self.subscriptions.values()):
-                subscription.renew()
+                self._renew(subscription)
+
+    @staticmethod
+    def _renew(subscription: Any) -> None:
+        try:
+            subscription.renew()
+        except Exception:  # noqa: BLE001 - an answer that the library chokes on must not end all renewals unnoticed
+            subscription.is_subscribed = False
 
     def stop(self) -> None:
         self._halt.set()

@@ -210,7 +210,7 @@ class Picture:
             containment=self._description.levels(top, tuple(subs)),
             observed_at=seen if self._trusted else None,
             device_time=seen.isoformat(timespec="milliseconds") if seen else None,
-            device_clock=shown.astimezone().replace(tzinfo=None) if shown else None,
+            device_clock=shown,
             patient_id=self._patient_of(top),
         )
 

@@ -20,9 +20,10 @@ from drivers.as50 import frame as as50_frame
 from drivers.bbraun import BBraun
 from drivers.bbraun.driver import Rack
 from drivers.bbraun.frames import read_frame, stuff, unstuff, write_frame
+from drivers.bbraun.reading import Pumps
 from drivers.fresenius import FORBIDDEN, NAK, Fresenius, _Pumps
 from drivers.fresenius import frame as fresenius_frame
-from gateway.driver import Driver
+from gateway.driver import Driver, Priority
 from gateway.protocols.asking import AskingSession, ForbiddenWordsError
 from gateway.status import LinkState
 from simulators.answering import Device, State
@@ -222,3 +223,24 @@ def test_a_pump_that_was_switched_off_is_read_again_without_a_person(name: str) 
     assert any(at < 20 for at in read_at)
     assert any(at >= 40 for at in read_at)
     assert sum(at > 60 for at in read_at) >= sum(at < 20 for at in read_at)
+
+
+@pytest.mark.parametrize(
+    ("value", "codes"),
+    [
+        ("1024", ["ALARM1_10"]),
+        ("-2147482624", ["ALARM1_10", "ALARM1_31"]),
+        ("2147484672", ["ALARM1_10", "ALARM1_31"]),
+        ("0x400", ["ALARM1_UNREAD"]),
+        ("0", []),
+        ("_NV", []),
+    ],
+)
+def test_an_alarm_field_of_a_rack_is_read_with_its_sign_or_told_as_unread(value: str, codes: list[str]) -> None:
+    pumps = Pumps()
+    pumps.read(f"1,50111,INRT,5.0\x1e1,50111,ALARM1,{value}")
+
+    (result,) = pumps.take_results()
+
+    assert [item.code for item in result.conditions] == codes
+    assert all(item.priority is Priority.HIGH for item in result.conditions)

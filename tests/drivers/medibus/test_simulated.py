@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.medibus import Medibus
+from drivers.medibus.codes import Code
 from drivers.medibus.frames import encode_command, encode_response
 from drivers.medibus.realtime import encode_enable
 from drivers.medibus.session import IDENTIFICATION
@@ -317,6 +318,20 @@ def test_another_device_on_the_same_line_begins_with_nothing_known() -> None:
     results = [result for reading in session.take_readings() for result in reading.results]
     assert [item.phase for item in results[2].conditions] == [Phase.END]
     assert [item.key for item in results[3].observations] == ["paw_insp_peak"] and results[3].conditions == ()
+
+
+def test_a_device_of_the_same_kind_plugged_in_instead_inherits_neither_alarms_nor_limits() -> None:
+    wire = Wire("primus", "alarm@0+100", waves=()).run(10)
+    wire.unheard = encode_command(Code.LOW_1)
+    before = len(wire.results)
+
+    wire.device = Wire("primus").device
+    wire.run(60)
+
+    heard = wire.results[before:]
+    told = [item.phase for result in heard for item in result.conditions if item.priority]
+    assert told == [Phase.END]
+    assert all(item.low is None for result in heard for item in result.observations)
 
 
 def test_before_the_line_is_closed_curves_are_switched_off_and_communication_is_stopped() -> None:

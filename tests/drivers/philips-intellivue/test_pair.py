@@ -178,6 +178,27 @@ def test_an_alarm_begins_stands_and_ends() -> None:
 
 
 @BOTH
+@pytest.mark.parametrize("pause_s", [0.5, 8.0])
+def test_another_monitor_on_the_line_inherits_neither_patient_nor_alarms_nor_identity(
+    lan: bool, pause_s: float
+) -> None:
+    pair = Pair(PhilipsIntellivue(), "alarm@5+100", lan=lan).run(20)
+    pair.drop = lambda piece: True
+    pair.run(pause_s)
+    pair.drop = lambda piece: False
+    plugged = pair.now
+
+    pair.machine = Pair(PhilipsIntellivue(), lan=lan, patient_id="ZZ-0008").machine
+    pair.run(30)
+
+    heard = [result for at, result in pair.results if at > plugged]
+    told = [item.phase for result in heard for item in result.conditions if item.priority]
+    assert {result.patient_id for result in heard} == {None, "ZZ-0008"}
+    assert told == [Phase.END]
+    assert heard[0].device.serial is None
+
+
+@BOTH
 def test_demo_mode_publishes_nothing_and_says_so(lan: bool) -> None:
     pair = Pair(PhilipsIntellivue(waves=TWO_WAVES), lan=lan, demo=True).run(30)
 

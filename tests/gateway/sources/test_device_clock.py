@@ -1,5 +1,5 @@
 import logging
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -21,6 +21,16 @@ def test_the_offset_is_the_devices_time_less_ours(seconds: float) -> None:
     clock.compare(shown(seconds), AT)
 
     assert clock.offset_s == seconds
+
+
+@pytest.mark.parametrize("hours", [-5, 0, 2])
+def test_a_device_that_names_its_zone_is_compared_by_the_instant(hours: int) -> None:
+    clock = DeviceClock("bed-1", step_s=2.0)
+    there = (AT + timedelta(seconds=30)).astimezone(timezone(timedelta(hours=hours)))
+
+    clock.compare(Result(observations=(), device_clock=there), AT)
+
+    assert clock.offset_s == 30
 
 
 def test_a_result_without_a_clock_tells_nothing() -> None:

@@ -405,6 +405,20 @@ async def test_silence_is_down_and_bytes_are_up_again() -> None:
     assert len(house.streams) == 1
 
 
+async def test_a_line_that_the_plug_cut_off_is_not_ended_by_who_speaks_after_a_silence() -> None:
+    house = build_house(Plain(), quiet_s=0.2)
+    async with running(house.link):
+        await until(lambda: house.streams)
+        house.streams[0].pieces.put_nowait(b"one\r\nspo2 9")
+        await until(lambda: house.status.state is LinkState.UP)
+        await until(lambda: house.status.state is LinkState.DOWN)
+        house.streams[0].pieces.put_nowait(b"8\r\ntwo\r\n")
+        await until(lambda: "two" in house.texts)
+
+    assert "spo2 98" not in house.texts
+    assert [kept.quarantined for kept in house.intake.kept if kept.quarantined] == ["a line broke off"]
+
+
 async def test_what_was_read_before_the_stop_is_on_disk_after_it() -> None:
     house = build_house(Plain())
     async with running(house.link):
