@@ -1,6 +1,7 @@
 """The commands beside a running agent and without one: what they print, what they change, what they leave behind."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def test_status_of_a_running_agent(house: House, shell: Shell) -> None:
     document = shell.json("status")
     assert document["running"] is True
     assert document["destinations"][0]["parked"] == 1
+
+
+def test_status_tells_how_old_a_last_error_is(house: House, shell: Shell) -> None:
+    house.park(1)
+    eventually(lambda: "parked:ris" in house.alarms())
+
+    assert re.search(r"^ris .* \d+ s ago: AE", shell("status"), re.MULTILINE)
 
 
 def test_status_without_an_agent_counts_from_the_store(offline: Shell) -> None:

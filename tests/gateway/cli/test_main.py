@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.main import _COMMANDS, main
-from gateway.cli.output import clean, duration, size
+from gateway.cli.output import clean, duration, print_table, size
 
 CONFIG = """
 [gateway]
@@ -204,3 +204,13 @@ def test_sizes_are_told_in_words(value: int, text: str) -> None:
 )
 def test_times_are_told_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_only_the_last_column_shows_a_long_reason_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "certificate verify failed: " + "x" * 80 + " has expired"
+
+    print_table(("NAME", "LAST ERROR"), [("n" * 100, reason)])
+
+    shown = capsys.readouterr().out.splitlines()[1]
+    assert shown.endswith(reason)
+    assert "n" * 79 + "…" in shown
