@@ -276,10 +276,10 @@ def test_verify_changes_nothing(filled: House, capsys: pytest.CaptureFixture[str
 
     readers = Readers(filled.data / FILE_NAME)
     before = readers.connection.execute("SELECT count(*), max(id) FROM message").fetchone()
-    pictured = {path: at for path, at in picture().items() if "spool" in path}
+    pictured = {path: at for path, at in picture().items() if "objects" in path}
 
     verify(filled, capsys)
 
     assert readers.connection.execute("SELECT count(*), max(id) FROM message").fetchone() == before
-    assert {path: at for path, at in picture().items() if "spool" in path} == pictured
+    assert {path: at for path, at in picture().items() if "objects" in path} == pictured
     readers.close()
