@@ -45,7 +45,10 @@ def find_config(explicit: Path | None = None) -> Path:
     """Return the file that was named, else the system's where there is one, else the one in the working folder."""
     if explicit is not None:
         return explicit
-    return SYSTEM_FILE if SYSTEM_FILE.exists() else LOCAL_FILE
+    try:
+        return SYSTEM_FILE if SYSTEM_FILE.exists() else LOCAL_FILE
+    except PermissionError:  # its folder is closed to this user: the reading tells
+        return SYSTEM_FILE
 
 
 def load(path: Path, drivers: Mapping[str, type[Driver]] | None = None) -> Loaded:

@@ -1,5 +1,6 @@
 """The command line itself: help, exit statuses, where the configuration comes from, how fast it starts."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -155,6 +156,32 @@ def test_a_bug_is_one_line_without_what_it_was_about(
     assert error.startswith("gateway: internal error: RuntimeError at test_main.py:")
     assert error.count("\n") == 1
     assert "4711" not in error
+
+
+@pytest.mark.parametrize("name", ["messages", "verify", "worklist", "deliveries"])
+def test_a_data_folder_that_is_closed_to_this_user_is_no_bug(
+    name: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+
+    assert main([name, "-c", str(config)]) == 1
+    error = capsys.readouterr().err
+    assert (
+        error
+        == f"gateway: {config.parent}/data/gateway.db: permission denied: run this as root or as the agent's user\n"
+    )
+
+
+def test_an_output_that_takes_no_more_is_told_in_words(config: Path) -> None:
+    command = f"{sys.executable} -m gateway.cli.main drivers --json > /dev/full"
+
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("gateway: No space left on device\n")
 
 
 def test_a_reader_that_goes_away_is_no_traceback(config: Path) -> None:

@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,20 @@ def test_the_systems_file_comes_before_the_working_folders(monkeypatch: pytest.M
 
     system.unlink()
     assert find_config() == LOCAL_FILE
+
+
+def test_a_folder_of_the_system_that_is_closed_to_this_user_is_told_as_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "gateway.toml"
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("gateway.configfile.loading.SYSTEM_FILE", system)
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+
+    assert find_config() == system
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
