@@ -1,6 +1,7 @@
 """The commands beside a running agent and without one: what they print, what they change, what they leave behind."""
 
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -270,3 +271,17 @@ def test_drivers_are_listed_and_told(shell: Shell) -> None:
 
 def test_the_configurations_default_is_the_systems_file() -> None:
     assert str(Config().gateway.data_dir) == "/var/lib/gateway"
+
+
+def test_what_root_does_in_a_restored_folder_belongs_to_the_agent(stopped: House, offline: Shell) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes files for others")
+    for path in stopped.data.iterdir():
+        if path.name not in ("gateway.db", "spool"):  # these two are in a backup
+            path.unlink()
+    for path in (stopped.data, *stopped.data.rglob("*")):
+        os.chown(path, 65534, 65534)
+
+    offline("discard", 2, "--why", "sent by hand")
+
+    assert {path.stat().st_uid for path in stopped.data.rglob("*")} == {65534}
