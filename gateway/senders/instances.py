@@ -126,7 +126,16 @@ def verdict_of(status: int) -> tuple[Verdict, str | None]:
         return Verdict.RETRY, f"out of resources ({status:04X})"
     if status in _LATER_LIMITED:
         return Verdict.RETRY_CONTENT, f"processing failure ({status:04X})"
-    return Verdict.REFUSED, f"refused with status {status:04X}"
+    return Verdict.REFUSED, f"refused with status {status:04X}{_meaning(status)}"
+
+
+def _meaning(status: int) -> str:
+    """Return what a refusal means, for whoever will speak to the archive's people; "" where it is their own."""
+    if status >> 12 == 0xC:
+        return " (cannot understand)"
+    if status >> 8 == 0xA9:
+        return " (data set does not match its SOP Class)"
+    return {0x0122: " (SOP Class not supported)", 0x0124: " (not authorized)"}.get(status, "")
 
 
 def refused(delivery_id: int, reason: str) -> Receipt:
