@@ -1,4 +1,5 @@
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -174,8 +175,10 @@ def test_more_than_one_of_either_need_a_route() -> None:
     ]
 
 
-def test_an_empty_file_is_all_defaults() -> None:
-    assert load(write("")).required() == Config()
+def test_what_is_not_written_is_the_default() -> None:
+    config = load(write(MLLP_IN.format("a", 1))).required()
+
+    assert replace(config, sources=()) == Config()
 
 
 def test_required_raises_every_fault_as_a_line() -> None:
@@ -214,6 +217,16 @@ def test_a_folder_of_the_system_that_is_closed_to_this_user_is_told_as_a_fault(
     monkeypatch.setattr("pathlib.Path.exists", refuse)
 
     assert find_config() == system
+
+
+@pytest.mark.parametrize("text", ["", "# all of it is commented out\n", '[gateway]\nname = "ward-3a"\n'])
+def test_a_file_without_sources_and_destinations_is_a_fault(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+
+    assert [str(fault) for fault in load(file).faults] == [
+        f"{file}:1:1: neither a source nor a destination stands here: was the file emptied?"
+    ]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
