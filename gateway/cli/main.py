@@ -149,7 +149,11 @@ _COMMANDS = {
         "add_send_arguments",
     ),
     "echo": _Command(
-        "forward", "echo", "does a destination or a DICOM peer answer?", "gateway echo pacs", "add_echo_arguments"
+        "forward",
+        "echo",
+        "ask a destination or a DICOM peer whether it is there",
+        "gateway echo pacs",
+        "add_echo_arguments",
     ),
     "backup": _Command(
         "backup",

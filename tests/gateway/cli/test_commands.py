@@ -11,7 +11,7 @@ import pytest
 from gateway.cli.client import AgentNotRunning, call
 from gateway.cli.main import main
 from gateway.config import Config
-from tests.gateway.console.house import House, eventually, hl7
+from tests.gateway.console.house import House, eventually, free_port, hl7
 
 
 class Shell:
@@ -255,6 +255,14 @@ def test_check_tries_every_endpoint(house: House, shell: Shell, tmp_path: Path) 
     ]
     assert "ok      ris: connected to 127.0.0.1:" in text
     assert "FAILED  ox: /dev/no-such-port" in text
+
+
+def test_an_endpoint_that_is_not_there_is_told_in_the_agents_words(house: House, shell: Shell) -> None:
+    port = free_port()
+    text = re.sub(r"port = \d+", f"port = {port}", house.config.read_text())
+    house.config.write_text(text)
+
+    assert f"FAILED  ris: 127.0.0.1:{port}: Connection refused" in shell("check", "--connect", status=1)
 
 
 def test_drivers_are_listed_and_told(shell: Shell) -> None:
