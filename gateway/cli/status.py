@@ -39,7 +39,7 @@ def _print(document: dict[str, Any]) -> None:
     if document["running"]:
         print(f"{document['name']}: up {duration(document['uptime_s'])}, version {document['version']}")
     else:
-        print(f"{document['name']}: no agent runs; what the store counts:")
+        print(f"{document['name']}: no agent runs (why: journalctl -u gateway); what the store counts:")
     print()
     print_table(
         ("SOURCE", "TYPE", "STATE", "RECEIVED", "REPEATED", "QUARANTINED", "LAST RECEIVED", "ERRORS", "LAST ERROR"),
