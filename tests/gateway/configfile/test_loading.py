@@ -175,6 +175,12 @@ def test_more_than_one_of_either_need_a_route() -> None:
     ]
 
 
+def test_a_polled_worklist_needs_no_route() -> None:
+    worklist = '[[source]]\nname = "ris"\ntype = "dicom-worklist"\nhost = "h"\nport = 104\nae_title = "RIS"\n'
+
+    assert load(write(worklist)).warnings == ()
+
+
 def test_what_is_not_written_is_the_default() -> None:
     config = load(write(MLLP_IN.format("a", 1))).required()
 
