@@ -158,7 +158,7 @@ def _read_all(parcels: Sequence[Parcel], objects: Objects) -> tuple[list[Instanc
         try:
             instances.append(_read(parcel, objects.path_of(parcel.message.object_name or "")))
         except FileNotFoundError:
-            refusals.append(refused(number, "the object's file is missing from the spool"))
+            refusals.append(refused(number, "the object's file is missing"))
         except (ContentError, StoreError) as error:
             refusals.append(refused(number, f"not an object that can be sent: {error}"))
         except OSError as error:
