@@ -2,6 +2,7 @@
 
 import errno
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from gateway.cli.main import _COMMANDS, main
 from gateway.cli.output import clean, duration, print_table, size
+from gateway.cli.run import LineFormatter
 
 CONFIG = """
 [gateway]
@@ -212,6 +214,20 @@ def test_version_names_what_a_fault_report_needs(capsys: pytest.CaptureFixture[s
     found = json.loads(capsys.readouterr().out)
     assert {"gateway", "python", "sqlite", "apsw", "pydicom", "pynetdicom", "paho-mqtt", "pyserial"} <= set(found)
     assert tuple(map(int, found["sqlite"].split("."))) >= (3, 51, 3)
+
+
+def test_a_line_of_the_log_tells_the_instant_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    record = logging.makeLogRecord(
+        {"created": 1.25, "msecs": 250.0, "name": "gateway.app", "levelname": "INFO", "msg": "agent.started"}
+    )
+
+    line = LineFormatter().format(record)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert line == "1970-01-01T00:00:01.250Z INFO gateway.app agent.started"
 
 
 def test_control_characters_are_never_printed() -> None:
