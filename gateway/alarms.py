@@ -1,11 +1,12 @@
 """Alarms: states that a person should know of, told at their edges.
 
-An alarm is raised once and cleared once, however often its cause repeats; each edge is one log line. Keys are
-`<what>:<whom>`, for example `destination-down:pacs`.
+An alarm is raised once and cleared once, however often its cause repeats; each edge is one log line. What stands by a
+condition tells the newest reason, because a link that is down for one reason in the evening may be down for another at
+night. Keys are `<what>:<whom>`, for example `destination-down:pacs`.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from gateway.clock import Clock
@@ -41,11 +42,13 @@ class Alarms:
             _log.warning("alarm.cleared key=%s", key)
 
     def hold(self, key: str, standing: bool, text: str) -> None:
-        """Raise or end by a condition."""
-        if standing:
-            self.put(key, text)
-        else:
+        """Raise or end by a condition; while it stands its text is the newest, and since when is kept."""
+        if not standing:
             self.clear(key)
+        elif (known := self._standing.get(key)) is not None:
+            self._standing[key] = replace(known, text=text)
+        else:
+            self.put(key, text)
 
     def standing(self) -> list[Alarm]:
         """Return what stands, oldest first."""

@@ -1,7 +1,6 @@
 """`gateway check`: every fault of the configuration in one run; with `--connect` every endpoint is tried too."""
 
 import argparse
-import asyncio
 from typing import Any
 
 from gateway.cli.output import add_json, clean, print_json
@@ -25,9 +24,11 @@ def check(arguments: argparse.Namespace) -> int:
     loaded = load(path)
     endpoints: list[dict[str, Any]] = []
     if loaded.config is not None and arguments.connect:
+        import uvloop  # on the agent's loop, whose words for what is wrong are the agent's
+
         from gateway.cli.connect import try_endpoints  # needs the whole house
 
-        endpoints = asyncio.run(try_endpoints(loaded.config))
+        endpoints = uvloop.run(try_endpoints(loaded.config))
     if arguments.json:
         print_json(_document(loaded, endpoints))
         return 78 if loaded.config is None else _status(endpoints)

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -34,6 +35,10 @@ Show = Callable[[Snapshot], None]
 
 def run(arguments: argparse.Namespace) -> int:
     """Run the demo; 0 when everything accepted was delivered and every receiver got something, else 1."""
+    if find_spec("amqtt") is None:
+        raise DemoError(
+            "the demo's broker is not installed: pip install 'medical-edge-gateway[demo]', or '.[demo]' here"
+        )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     folder = Path(tempfile.mkdtemp(prefix="gateway-demo-"))

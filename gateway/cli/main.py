@@ -149,7 +149,11 @@ _COMMANDS = {
         "add_send_arguments",
     ),
     "echo": _Command(
-        "forward", "echo", "does a destination or a DICOM peer answer?", "gateway echo pacs", "add_echo_arguments"
+        "forward",
+        "echo",
+        "ask a destination or a DICOM peer whether it is there",
+        "gateway echo pacs",
+        "add_echo_arguments",
     ),
     "backup": _Command(
         "backup",
@@ -192,12 +196,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `gateway messages | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        return _failed(_told(error))
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the border of main: a bug is one line, and no text that may hold data
         place = traceback.extract_tb(error.__traceback__)[-1]
         return _failed(f"internal error: {type(error).__name__} at {Path(place.filename).name}:{place.lineno}")
     return status
+
+
+def _told(error: OSError) -> str:
+    """Return what the system refused us, and for a folder that is not ours what to do."""
+    place = f"{error.filename}: " if error.filename is not None else ""
+    if isinstance(error, PermissionError):
+        return f"{place}permission denied: run this as root or as the agent's user"
+    return f"{place}{error.strerror or type(error).__name__}"
 
 
 def _failed(text: str) -> int:

@@ -12,6 +12,7 @@ from gateway.console.document import to_json
 
 ABSENT = "-"
 CELL_CHARS_MAX = 80
+LINE_CHARS_MAX = 400
 
 
 def add_json(parser: argparse._ActionsContainer) -> None:
@@ -25,9 +26,9 @@ def print_json(document: object) -> None:
 
 
 def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print aligned columns; numbers to the right."""
+    """Print aligned columns; numbers to the right. The last column, where reasons stand, is as long as it is."""
     listed = [list(row) for row in rows]
-    cells = [list(titles), *([cell(value) for value in row] for row in listed)]
+    cells = [list(titles), *([*map(cell, row[:-1]), cell(row[-1], LINE_CHARS_MAX)] for row in listed)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(titles))]
     right = [
         bool(listed) and all(isinstance(row[column], int | float) for row in listed) for column in range(len(titles))
@@ -40,7 +41,7 @@ def print_table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> None
         print("  ".join(padded).rstrip())
 
 
-def cell(value: object) -> str:
+def cell(value: object, chars_max: int = CELL_CHARS_MAX) -> str:
     """Return a value as the text of one cell."""
     match value:
         case None | "":
@@ -50,7 +51,7 @@ def cell(value: object) -> str:
         case float():
             return f"{value:g}"
     text = clean(str(value))
-    return text if len(text) <= CELL_CHARS_MAX else text[: CELL_CHARS_MAX - 1] + "…"
+    return text if len(text) <= chars_max else text[: chars_max - 1] + "…"
 
 
 def instant(at: datetime) -> str:

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
@@ -45,6 +46,17 @@ def run(arguments: argparse.Namespace) -> int:
         _log.warning("configuration.doubtful place=%s what=%r", warning.place, warning.fault.text)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     return uvloop.run(_run(path, config))
+
+
+class LineFormatter(logging.Formatter):
+    """One event a line; the instant in UTC, as `gateway status` and `gateway messages` show it."""
+
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+    default_msec_format = "%s.%03dZ"
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(name)s %(message)s")
+        self.converter = time.gmtime
 
 
 async def _run(path: Path, config: Config) -> int:
@@ -159,10 +171,8 @@ async def _reload_on(wanted: asyncio.Event, console: ConsoleServer) -> None:
 
 
 def _set_up_logging(config: Config) -> None:
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=config.gateway.log_level.upper(),
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(LineFormatter())
+    logging.basicConfig(handlers=[handler], level=config.gateway.log_level.upper())
     for noisy in ("uvicorn", "pynetdicom", "pydicom", "paho"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

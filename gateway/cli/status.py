@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from gateway.cli.client import AgentNotRunning, call
 from gateway.cli.output import add_json, clean, duration, print_json, print_table, size
 from gateway.cli.settings import read_config, read_data_dir
+from gateway.clock import SystemClock
 
 SHORT_S = 60.0  # a clock's offset below it is told with tenths
 
@@ -32,11 +34,12 @@ def status(arguments: argparse.Namespace) -> int:
 
 
 def _print(document: dict[str, Any]) -> None:
+    now = SystemClock().now()
     store = document["store"]
     if document["running"]:
         print(f"{document['name']}: up {duration(document['uptime_s'])}, version {document['version']}")
     else:
-        print(f"{document['name']}: no agent runs; what the store counts:")
+        print(f"{document['name']}: no agent runs (why: journalctl -u gateway); what the store counts:")
     print()
     print_table(
         ("SOURCE", "TYPE", "STATE", "RECEIVED", "REPEATED", "QUARANTINED", "LAST RECEIVED", "ERRORS", "LAST ERROR"),
@@ -50,7 +53,7 @@ def _print(document: dict[str, Any]) -> None:
                 each["quarantined"],
                 each["last_received_at"],
                 each["errors"],
-                each["last_error"],
+                _last_error(each, now),
             )
             for each in document["sources"]
         ],
@@ -69,7 +72,7 @@ def _print(document: dict[str, Any]) -> None:
                 each["delivered"],
                 each["parked"],
                 each["discarded"],
-                each["last_error"],
+                _last_error(each, now),
             )
             for each in document["destinations"]
         ],
@@ -84,6 +87,14 @@ def _print(document: dict[str, Any]) -> None:
     )
     for alarm in document["alarms"]:
         print(f"ALARM {alarm['key']} since {alarm['since']}: {clean(alarm['text'])}")
+
+
+def _last_error(end: dict[str, Any], now: datetime) -> str | None:
+    """Return the last error of a Source or Destination and how old it is: one that is up may show last week's."""
+    if end["last_error"] is None or end["last_error_at"] is None:
+        return None
+    age_s = (now - datetime.fromisoformat(end["last_error_at"])).total_seconds()
+    return f"{duration(max(0.0, age_s))} ago: {end['last_error']}"
 
 
 def _print_devices(sources: list[dict[str, Any]]) -> None:

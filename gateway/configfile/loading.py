@@ -19,7 +19,7 @@ from gateway.configfile.rule_checks import rule_findings
 from gateway.configfile.worklist_checks import worklist_findings
 from gateway.driver import Driver
 from gateway.errors import ConfigError
-from gateway.typed import build
+from gateway.typed import Fault, build
 
 SYSTEM_FILE = Path("/etc/gateway/gateway.toml")
 LOCAL_FILE = Path("gateway.toml")
@@ -45,7 +45,10 @@ def find_config(explicit: Path | None = None) -> Path:
     """Return the file that was named, else the system's where there is one, else the one in the working folder."""
     if explicit is not None:
         return explicit
-    return SYSTEM_FILE if SYSTEM_FILE.exists() else LOCAL_FILE
+    try:
+        return SYSTEM_FILE if SYSTEM_FILE.exists() else LOCAL_FILE
+    except PermissionError:  # its folder is closed to this user: the reading tells
+        return SYSTEM_FILE
 
 
 def load(path: Path, drivers: Mapping[str, type[Driver]] | None = None) -> Loaded:
@@ -61,6 +64,8 @@ def load(path: Path, drivers: Mapping[str, type[Driver]] | None = None) -> Loade
         return Loaded(None, tuple(merged.faults), files=files)
     config, faults = build(Config, merged.tables)
     found = [*map(Finding, faults), *_cross_checks(merged, drivers)]
+    if config is not None and not config.sources and not config.destinations:
+        found.append(Finding(Fault((), "neither a source nor a destination stands here: was the file emptied?")))
     certain = _in_order(merged, [*merged.faults, *(_placed(merged, each) for each in found if each.certain)])
     doubtful = _in_order(merged, [_placed(merged, each) for each in found if not each.certain])
     return Loaded(None if certain else config, certain, doubtful, files)

@@ -90,7 +90,8 @@ def _idle_findings(
     targets = {name for route in routes for name in _texts(route, "to")}
     for stanza in sources:
         name = stanza.text("name")
-        if name is not None and not any(fnmatchcase(name, pattern) for pattern in patterns):
+        brings = bool(_kinds([stanza]))  # a polled worklist is no message that could go anywhere
+        if name is not None and brings and not any(fnmatchcase(name, pattern) for pattern in patterns):
             yield stanza.fault(
                 "name", f"no route begins at {name!r}: what it brings is kept and sent nowhere", certain=False
             )

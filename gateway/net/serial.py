@@ -56,7 +56,10 @@ def _open(port: str, line: LineSettings) -> serial.Serial:
             timeout=0,
             exclusive=True,
         )
-    except (OSError, ValueError, termios.error) as error:  # SerialException is an OSError
+    except termios.error as error:
+        asked = f"{line.baud} baud, {line.data_bits} data bits, parity {line.parity}, {line.stop_bits} stop bits"
+        raise LinkError(f"{port}: does not take {asked}: {os.strerror(error.args[0])}") from error
+    except (OSError, ValueError) as error:  # SerialException is an OSError
         raise LinkError(f"{port}: {_reason(port, error)}") from error
     with contextlib.suppress(OSError):  # further openers that ask for no lock are refused by the kernel
         fcntl.ioctl(opened.fileno(), termios.TIOCEXCL)
@@ -67,6 +70,8 @@ def _reason(port: str, error: Exception) -> str:
     text = str(error)
     if "exclusively lock" in text or "Device or resource busy" in text:
         return f"in use by {holder_of(port) or 'another Source of this gateway, or a program that cannot be seen'}"
+    if "Could not configure port" in text:  # pyserial's words for what answers no question of termios
+        return "is no serial port"
     number = error.errno if isinstance(error, OSError) else None
     return os.strerror(number) if number else text
 

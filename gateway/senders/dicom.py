@@ -20,6 +20,8 @@ from contextlib import aclosing
 from dataclasses import replace
 from itertools import zip_longest
 
+from pydicom._uid_dict import UID_dictionary
+
 from gateway.clock import Clock
 from gateway.config import DicomDestination
 from gateway.errors import ContentError, LinkError, StoreError
@@ -325,6 +327,11 @@ def _by_contexts(instances: list[Instance], wanted: Callable[[Instance], list[Wa
 
 
 def _no_context(instance: Instance) -> Receipt:
-    return refused(
-        instance.delivery_id, f"the peer takes no SOP Class {instance.sop_class_uid} in {instance.transfer_syntax}"
-    )
+    what, how = _name(instance.sop_class_uid), _name(instance.transfer_syntax)
+    return refused(instance.delivery_id, f"the peer takes no {what} in {how}")
+
+
+def _name(uid: str) -> str:
+    """Return the standard's name of a UID, the UID itself where it is a vendor's."""
+    known = UID_dictionary.get(uid)
+    return uid if known is None else known[0]

@@ -126,7 +126,16 @@ def verdict_of(status: int) -> tuple[Verdict, str | None]:
         return Verdict.RETRY, f"out of resources ({status:04X})"
     if status in _LATER_LIMITED:
         return Verdict.RETRY_CONTENT, f"processing failure ({status:04X})"
-    return Verdict.REFUSED, f"refused with status {status:04X}"
+    return Verdict.REFUSED, f"refused with status {status:04X}{_meaning(status)}"
+
+
+def _meaning(status: int) -> str:
+    """Return what a refusal means, for whoever will speak to the archive's people; "" where it is their own."""
+    if status >> 12 == 0xC:
+        return " (cannot understand)"
+    if status >> 8 == 0xA9:
+        return " (data set does not match its SOP Class)"
+    return {0x0122: " (SOP Class not supported)", 0x0124: " (not authorized)"}.get(status, "")
 
 
 def refused(delivery_id: int, reason: str) -> Receipt:
@@ -149,7 +158,7 @@ def _read_all(parcels: Sequence[Parcel], objects: Objects) -> tuple[list[Instanc
         try:
             instances.append(_read(parcel, objects.path_of(parcel.message.object_name or "")))
         except FileNotFoundError:
-            refusals.append(refused(number, "the object's file is missing from the spool"))
+            refusals.append(refused(number, "the object's file is missing"))
         except (ContentError, StoreError) as error:
             refusals.append(refused(number, f"not an object that can be sent: {error}"))
         except OSError as error:

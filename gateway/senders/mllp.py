@@ -29,7 +29,7 @@ from dataclasses import dataclass
 
 from gateway.config import MllpDestination
 from gateway.errors import ContentError, FrameError, LinkError
-from gateway.formats.acknowledgement import Acknowledgement, read_acknowledgement
+from gateway.formats.acknowledgement import Acknowledgement, ErrorCode, read_acknowledgement
 from gateway.formats.hl7 import read_header
 from gateway.formats.order_status import render_order_status
 from gateway.formats.origin import Origins
@@ -45,6 +45,7 @@ BATCH_MAX = 64
 _BUSY = frozenset({"206", "207"})  # HL7 table 0357: application record locked, application internal error
 _CODE = re.compile(r"[0-9]{1,5}")  # anything else may be a peer's free text
 _CODES_MAX = 5
+_TEXTS = {str(code.number): code.text for code in ErrorCode}
 _ANSWERED = frozenset({b"AL", b"SU"})  # HL7 table 0155: an answer comes at least on success
 
 _log = logging.getLogger("gateway.senders")
@@ -235,7 +236,13 @@ def _receipt(number: int, answer: _Answer) -> Receipt:
         return Receipt(delivery_id=number, verdict=Verdict.DELIVERED, acknowledgement=raw)
     codes = [error.code for error in acknowledgement.errors if error.code is not None and _CODE.fullmatch(error.code)]
     verdict = Verdict.RETRY if _BUSY.intersection(codes) else Verdict.REFUSED
-    reason = " ".join([acknowledgement.code.value, *(f"ERR-{code}" for code in codes[:_CODES_MAX])])
+    reason = " ".join([acknowledgement.code.value, *map(_words, codes[:_CODES_MAX])])
     if verdict is Verdict.REFUSED and _names_nothing(acknowledgement):
         verdict, reason = Verdict.RETRY_CONTENT, f"{reason}, without MSA-2"
     return Receipt(delivery_id=number, verdict=verdict, reason=reason, acknowledgement=raw)
+
+
+def _words(code: str) -> str:
+    """Return a code with the words of table 0357; those of the peer may name a patient."""
+    text = _TEXTS.get(code)
+    return f"ERR-{code}" if text is None else f"ERR-{code} ({text.lower()})"

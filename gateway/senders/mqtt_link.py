@@ -342,8 +342,12 @@ class MqttLink:
         self, client: Client, userdata: object, flags: DisconnectFlags, reason: ReasonCode, told: Properties | None
     ) -> None:
         self.too_large = reason.value == _PACKET_TOO_LARGE
-        who = "the broker disconnected" if flags.is_disconnect_packet_from_server else "connection lost"
-        self._lose(f"{who}: {reason}")
+        if flags.is_disconnect_packet_from_server:
+            self._lose(f"the broker disconnected: {reason}")
+        elif self._welcome.done():
+            self._lose("connection lost")
+        else:
+            self._lose("closed before the broker answered: does it want mqtts://, or another version of MQTT?")
 
     def _lose(self, why: str) -> None:
         if self.lost is None:

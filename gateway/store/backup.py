@@ -68,8 +68,10 @@ def write_backup(data_dir: Path, file: Path, now: datetime) -> Backup:
         _sweep(data_dir)
         with tempfile.TemporaryDirectory(dir=data_dir, prefix=WORK_PREFIX) as temporary, _held(Path(temporary)):
             return _write(data_dir, Path(temporary), file, now)
-    except (OSError, tarfile.TarError) as error:
-        raise StoreError(f"backup: {getattr(error, 'strerror', None) or error}") from error
+    except OSError as error:
+        raise StoreError(f"backup: {f'{error.filename}: {error.strerror}' if error.filename else error}") from error
+    except tarfile.TarError as error:
+        raise StoreError(f"backup: {error}") from error
     except apsw.Error as error:
         raise StoreError(f"backup: the store could not be copied: {type(error).__name__}") from error
 

@@ -17,6 +17,7 @@ def hold_folder(folder: Path) -> int:
     try:
         folder.mkdir(mode=0o750, parents=True, exist_ok=True)
         handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        _give_to_owner(handle, folder)
     except OSError as error:
         raise StoreError(f"{folder}: {error.strerror}") from error
     try:
@@ -25,3 +26,10 @@ def hold_folder(folder: Path) -> int:
         os.close(handle)
         raise StoreError(f"{folder} is in use by another gateway") from error
     return handle
+
+
+def _give_to_owner(handle: int, folder: Path) -> None:
+    """Let the lock that root made belong to whom the folder belongs to: the agent must be able to open it."""
+    owner, mine = folder.stat(), os.fstat(handle)
+    if os.geteuid() == 0 and (owner.st_uid, owner.st_gid) != (mine.st_uid, mine.st_gid):
+        os.fchown(handle, owner.st_uid, owner.st_gid)

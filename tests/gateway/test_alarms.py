@@ -35,3 +35,16 @@ def test_a_condition_raises_and_ends_it() -> None:
     alarms.hold("disk-low", False, "too little room")
 
     assert alarms.standing() == []
+
+
+def test_a_condition_that_goes_on_tells_its_newest_reason_and_since_when(caplog: pytest.LogCaptureFixture) -> None:
+    clock = ManualClock()
+    alarms = Alarms(clock)
+    since = clock.now()
+    alarms.put("destination-down:broker", "broker takes nothing: connection refused")
+    clock.advance(5)
+    alarms.hold("destination-down:broker", True, "broker takes nothing: not authorized")
+
+    (alarm,) = alarms.standing()
+    assert (alarm.text, alarm.since) == ("broker takes nothing: not authorized", since)
+    assert len(caplog.records) == 1

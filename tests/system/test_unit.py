@@ -26,10 +26,27 @@ needs_analyze = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reas
         "User=gateway",
         "ProtectSystem=strict",
         "StateDirectory=gateway",
+        "TimeoutStartSec=infinity",
     ],
 )
 def test_the_unit_says(line: str) -> None:
     assert line in UNIT.read_text("utf-8").splitlines()
+
+
+def test_an_adapter_that_is_plugged_in_after_the_start_is_allowed() -> None:
+    lines = UNIT.read_text("utf-8").splitlines()
+
+    for driver, device in (("usbserial", "ttyUSB"), ("cdc_acm", "ttyACM")):
+        assert f"DeviceAllow=char-{device} rw" in lines
+        for before in ("Wants=", "After="):
+            assert any(line.startswith(before) and f"modprobe@{driver}.service" in line for line in lines)
+
+
+def test_devices_that_are_found_by_multicast_may_be_asked() -> None:
+    found = re.search(r"^IPAddressAllow=(.*)$", UNIT.read_text("utf-8"), re.MULTILINE)
+
+    assert found
+    assert "multicast" in found[1].split()
 
 
 def test_systemd_waits_longer_than_the_agent_takes_to_stop() -> None:

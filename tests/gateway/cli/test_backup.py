@@ -182,7 +182,8 @@ def test_a_backup_that_cannot_be_written_leaves_the_old_one(filled: House, tmp_p
 
 def test_a_backup_into_a_folder_that_is_not_there_is_status_1(filled: House, tmp_path: Path, capsys) -> None:
     assert main(["backup", str(tmp_path / "no" / "b.tar"), "-c", str(filled.config)]) == 1
-    assert capsys.readouterr().err == "gateway: backup: No such file or directory\n"
+    partial = tmp_path / "no" / ".b.tar.partial"
+    assert capsys.readouterr().err == f"gateway: backup: {partial}: No such file or directory\n"
 
 
 def test_a_whole_house_verifies(filled: House, capsys: pytest.CaptureFixture[str]) -> None:
@@ -276,10 +277,10 @@ def test_verify_changes_nothing(filled: House, capsys: pytest.CaptureFixture[str
 
     readers = Readers(filled.data / FILE_NAME)
     before = readers.connection.execute("SELECT count(*), max(id) FROM message").fetchone()
-    pictured = {path: at for path, at in picture().items() if "spool" in path}
+    pictured = {path: at for path, at in picture().items() if "objects" in path}
 
     verify(filled, capsys)
 
     assert readers.connection.execute("SELECT count(*), max(id) FROM message").fetchone() == before
-    assert {path: at for path, at in picture().items() if "spool" in path} == pictured
+    assert pictured.items() <= picture().items()  # the running agent makes more ahead
     readers.close()

@@ -1,6 +1,8 @@
 """The commands beside a running agent and without one: what they print, what they change, what they leave behind."""
 
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import pytest
 from gateway.cli.client import AgentNotRunning, call
 from gateway.cli.main import main
 from gateway.config import Config
-from tests.gateway.console.house import House, eventually, hl7
+from tests.gateway.console.house import House, eventually, free_port, hl7
 
 
 class Shell:
@@ -62,6 +64,13 @@ def test_status_of_a_running_agent(house: House, shell: Shell) -> None:
     document = shell.json("status")
     assert document["running"] is True
     assert document["destinations"][0]["parked"] == 1
+
+
+def test_status_tells_how_old_a_last_error_is(house: House, shell: Shell) -> None:
+    house.park(1)
+    eventually(lambda: "parked:ris" in house.alarms())
+
+    assert re.search(r"^ris .* \d+ s ago: AE", shell("status"), re.MULTILINE)
 
 
 def test_status_without_an_agent_counts_from_the_store(offline: Shell) -> None:
@@ -248,6 +257,14 @@ def test_check_tries_every_endpoint(house: House, shell: Shell, tmp_path: Path) 
     assert "FAILED  ox: /dev/no-such-port" in text
 
 
+def test_an_endpoint_that_is_not_there_is_told_in_the_agents_words(house: House, shell: Shell) -> None:
+    port = free_port()
+    text = re.sub(r"port = \d+", f"port = {port}", house.config.read_text())
+    house.config.write_text(text)
+
+    assert f"FAILED  ris: 127.0.0.1:{port}: Connection refused" in shell("check", "--connect", status=1)
+
+
 def test_drivers_are_listed_and_told(shell: Shell) -> None:
     assert {"nonin", "nellcor", "masimo"} <= {one["name"] for one in shell.json("drivers")["drivers"]}
     assert "DRIVER" in shell("drivers")
@@ -262,3 +279,17 @@ def test_drivers_are_listed_and_told(shell: Shell) -> None:
 
 def test_the_configurations_default_is_the_systems_file() -> None:
     assert str(Config().gateway.data_dir) == "/var/lib/gateway"
+
+
+def test_what_root_does_in_a_restored_folder_belongs_to_the_agent(stopped: House, offline: Shell) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root makes files for others")
+    for path in stopped.data.iterdir():
+        if path.name not in ("gateway.db", "spool"):  # these two are in a backup
+            path.unlink()
+    for path in (stopped.data, *stopped.data.rglob("*")):
+        os.chown(path, 65534, 65534)
+
+    offline("discard", 2, "--why", "sent by hand")
+
+    assert {path.stat().st_uid for path in stopped.data.rglob("*")} == {65534}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from gateway.cli.demo_house import DEVICES, RECEIVERS, configuration
 from gateway.cli.demo_view import JournalTail, LastValues, WorkflowTail, render, render_line, take_snapshot
+from gateway.cli.main import main
 from gateway.configfile import load
 
 
@@ -20,6 +21,13 @@ def _status(accepted, delivered):
     counts = {"accepted": accepted, "delivered": delivered}
     destinations = [{"name": receiver.name, "type": receiver.type, **counts} for receiver in RECEIVERS]
     return {"sources": [{"name": DEVICES[0].name, "state": "up", "received": 4}], "destinations": destinations}
+
+
+def test_without_its_packages_the_demo_says_how_to_get_them(monkeypatch, capsys):
+    monkeypatch.setattr("gateway.cli.demo.find_spec", lambda name: None)
+
+    assert main(["demo"]) == 1
+    assert "pip install 'medical-edge-gateway[demo]'" in capsys.readouterr().err
 
 
 def test_the_configuration_is_without_fault(tmp_path):

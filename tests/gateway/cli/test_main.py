@@ -1,6 +1,8 @@
 """The command line itself: help, exit statuses, where the configuration comes from, how fast it starts."""
 
+import errno
 import json
+import logging
 import subprocess
 import sys
 import time
@@ -9,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from gateway.cli.main import _COMMANDS, main
-from gateway.cli.output import clean, duration, size
+from gateway.cli.output import clean, duration, print_table, size
+from gateway.cli.run import LineFormatter
 
 CONFIG = """
 [gateway]
@@ -157,6 +160,32 @@ def test_a_bug_is_one_line_without_what_it_was_about(
     assert "4711" not in error
 
 
+@pytest.mark.parametrize("name", ["messages", "verify", "worklist", "deliveries"])
+def test_a_data_folder_that_is_closed_to_this_user_is_no_bug(
+    name: str, config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+
+    assert main([name, "-c", str(config)]) == 1
+    error = capsys.readouterr().err
+    assert (
+        error
+        == f"gateway: {config.parent}/data/gateway.db: permission denied: run this as root or as the agent's user\n"
+    )
+
+
+def test_an_output_that_takes_no_more_is_told_in_words(config: Path) -> None:
+    command = f"{sys.executable} -m gateway.cli.main drivers --json > /dev/full"
+
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=30, check=False)
+
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("gateway: No space left on device\n")
+
+
 def test_a_reader_that_goes_away_is_no_traceback(config: Path) -> None:
     command = f"{sys.executable} -m gateway.cli.main drivers --json | head -c 1"
 
@@ -187,6 +216,20 @@ def test_version_names_what_a_fault_report_needs(capsys: pytest.CaptureFixture[s
     assert tuple(map(int, found["sqlite"].split("."))) >= (3, 51, 3)
 
 
+def test_a_line_of_the_log_tells_the_instant_in_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    record = logging.makeLogRecord(
+        {"created": 1.25, "msecs": 250.0, "name": "gateway.app", "levelname": "INFO", "msg": "agent.started"}
+    )
+
+    line = LineFormatter().format(record)
+
+    monkeypatch.undo()
+    time.tzset()
+    assert line == "1970-01-01T00:00:01.250Z INFO gateway.app agent.started"
+
+
 def test_control_characters_are_never_printed() -> None:
     assert clean("a\x1b]0;title\x07b\r\n\x9b31m\u202ec") == "a ]0;title b   31m c"
 
@@ -204,3 +247,13 @@ def test_sizes_are_told_in_words(value: int, text: str) -> None:
 )
 def test_times_are_told_in_words(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_only_the_last_column_shows_a_long_reason_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    reason = "certificate verify failed: " + "x" * 80 + " has expired"
+
+    print_table(("NAME", "LAST ERROR"), [("n" * 100, reason)])
+
+    shown = capsys.readouterr().out.splitlines()[1]
+    assert shown.endswith(reason)
+    assert "n" * 79 + "…" in shown

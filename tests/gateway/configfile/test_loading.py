@@ -1,3 +1,5 @@
+import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,8 +175,16 @@ def test_more_than_one_of_either_need_a_route() -> None:
     ]
 
 
-def test_an_empty_file_is_all_defaults() -> None:
-    assert load(write("")).required() == Config()
+def test_a_polled_worklist_needs_no_route() -> None:
+    worklist = '[[source]]\nname = "ris"\ntype = "dicom-worklist"\nhost = "h"\nport = 104\nae_title = "RIS"\n'
+
+    assert load(write(worklist)).warnings == ()
+
+
+def test_what_is_not_written_is_the_default() -> None:
+    config = load(write(MLLP_IN.format("a", 1))).required()
+
+    assert replace(config, sources=()) == Config()
 
 
 def test_required_raises_every_fault_as_a_line() -> None:
@@ -199,6 +209,30 @@ def test_the_systems_file_comes_before_the_working_folders(monkeypatch: pytest.M
 
     system.unlink()
     assert find_config() == LOCAL_FILE
+
+
+def test_a_folder_of_the_system_that_is_closed_to_this_user_is_told_as_a_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system = tmp_path / "gateway.toml"
+
+    def refuse(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr("gateway.configfile.loading.SYSTEM_FILE", system)
+    monkeypatch.setattr("pathlib.Path.exists", refuse)
+
+    assert find_config() == system
+
+
+@pytest.mark.parametrize("text", ["", "# all of it is commented out\n", '[gateway]\nname = "ward-3a"\n'])
+def test_a_file_without_sources_and_destinations_is_a_fault(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text(text)
+
+    assert [str(fault) for fault in load(file).faults] == [
+        f"{file}:1:1: neither a source nor a destination stands here: was the file emptied?"
+    ]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -73,6 +73,24 @@ async def test_line_settings_are_taken_by_a_pty(plugged: tuple[int, str], line: 
     os.close(master)
 
 
+async def test_settings_that_a_port_does_not_take_are_told_in_words(plugged: tuple[int, str]) -> None:
+    master, path = plugged
+    even = LineSettings(baud=19200, parity="even")
+    await (await open_stream(path, even)).close()
+
+    with pytest.raises(LinkError, match="does not take 19200 baud, 8 data bits, parity even, 1 stop bits: Invalid"):
+        await open_stream(path, even)  # a pty has no parity: it takes a change of something else along with it
+    os.close(master)
+
+
+async def test_what_is_no_serial_port_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "ttyUSB0"
+    file.write_bytes(b"")
+
+    with pytest.raises(LinkError, match="is no serial port"):
+        await open_stream(str(file), LINE)
+
+
 async def test_a_second_opener_is_refused_and_told_why(plugged: tuple[int, str]) -> None:
     master, path = plugged
     stream = await open_stream(path, LINE)

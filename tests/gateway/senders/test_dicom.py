@@ -409,6 +409,19 @@ def test_a_status_has_its_verdict(status: int, verdict: Verdict) -> None:
 
 
 @pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (0xA900, "refused with status A900 (data set does not match its SOP Class)"),
+        (0xC001, "refused with status C001 (cannot understand)"),
+        (0x0122, "refused with status 0122 (SOP Class not supported)"),
+        (0x0123, "refused with status 0123"),
+    ],
+)
+def test_a_refusal_is_told_in_the_standards_words(status: int, words: str) -> None:
+    assert verdict_of(status) == (Verdict.REFUSED, words)
+
+
+@pytest.mark.parametrize(
     ("statuses", "verdicts"),
     [
         ([0x0000, 0xC000, 0xB007, 0x0000], {1: "delivered", 2: "refused", 3: "delivered", 4: "delivered"}),
@@ -447,7 +460,7 @@ async def test_what_the_peer_has_no_context_for_is_refused_and_the_rest_goes(
 
     verdicts = [receipt.verdict for receipt in receipts]
     assert verdicts == [Verdict.DELIVERED, Verdict.REFUSED, Verdict.DELIVERED]
-    assert "1.2.99" in (receipts[1].reason or "")
+    assert receipts[1].reason == "the peer takes no 1.2.99 in Explicit VR Little Endian"
     assert error is None
     assert [receipt.verdict for receipt in only] == [Verdict.REFUSED]
 
@@ -815,7 +828,7 @@ async def test_an_uncompressed_syntax_that_the_peer_does_not_take_is_converted(
         receipts = await _send_prepared(destination, spool, names, preparing)
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED, Verdict.REFUSED]
-    assert "in 1.2.840.10008.1.2.4.91" in (receipts[1].reason or "")
+    assert receipts[1].reason == "the peer takes no Secondary Capture Image Storage in JPEG 2000 Image Compression"
     assert preparing.asked == ["1.2.840.10008.1.2"]
     assert not preparing.made[0].exists()
     with open_body(TEST_FILES / "MR_small_bigendian.dcm") as body, (spool.folder / "made").open("wb") as made:

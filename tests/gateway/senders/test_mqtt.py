@@ -377,6 +377,15 @@ async def test_tls_is_verified_by_name_and_authority(certificates: Certificates,
     assert verdicts(receipts) == {Verdict.DELIVERED}
 
 
+async def test_a_broker_that_wants_tls_and_gets_none_is_told_in_words(
+    certificates: Certificates, tmp_path: Path
+) -> None:
+    lines = [f"certfile {certificates.cert}", f"keyfile {certificates.key}", "allow_anonymous true"]
+    async with running(tmp_path, *lines) as broker:
+        with pytest.raises(LinkError, match="does it want mqtts://"):
+            await sender_to(broker.port).probe()
+
+
 async def test_a_name_of_the_certificate_may_differ_from_the_host(certificates: Certificates, tmp_path: Path) -> None:
     lines = [f"certfile {certificates.cert}", f"keyfile {certificates.key}", "allow_anonymous true"]
     async with running(tmp_path, *lines) as broker:
