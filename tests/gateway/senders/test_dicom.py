@@ -605,6 +605,7 @@ async def test_an_object_that_is_never_answered_goes_last_and_then_counts_as_a_f
                     told[-1].append((receipt.delivery_id, receipt.verdict))
             except LinkError:
                 told[-1].append((0, Verdict.RETRY))
+        await sender.close()
         go_on.set()
 
     lane_is_kept = (0, Verdict.RETRY)
@@ -814,8 +815,11 @@ async def _send_prepared(
     settings: DicomDestination, spool: Spool, names: Sequence[str], preparing: Preparing
 ) -> list[Receipt]:
     sender = DicomSender(settings, spool, SystemClock(), preparer=preparing)
-    parcels = [_parcel(number, name) for number, name in enumerate(names, 1)]
-    return [receipt async for receipt in sender.send(parcels)]
+    receipts = [
+        receipt async for receipt in sender.send([_parcel(number, name) for number, name in enumerate(names, 1)])
+    ]
+    await sender.close()
+    return receipts
 
 
 async def test_an_uncompressed_syntax_that_the_peer_does_not_take_is_converted(
@@ -871,6 +875,7 @@ async def test_an_archive_that_tires_while_a_file_is_made_gets_it_on_another_ass
     parcels = [_parcel(number, _keep_small(spool, number)) for number in (1, 2)]
     with _archive(scp, port):
         receipts = [receipt async for receipt in sender.send(parcels)]
+        await sender.close()
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.DELIVERED] * 2
     assert (scp.uids, scp.associations) == (["1.2.3.1", "1.2.3.2"], 3)
@@ -906,6 +911,7 @@ async def test_a_turn_ends_after_a_while_so_that_what_is_urgent_gets_its_own(
         receipts = [receipt async for receipt in sender.send(parcels)]
         scp.statuses = [0]
         others = [receipt.delivery_id async for receipt in sender.send(parcels[2:])]
+        await sender.close()
 
     assert [receipt.verdict for receipt in receipts] == verdicts
     assert others == [3, 4]
@@ -919,7 +925,9 @@ async def test_a_turn_does_not_end_before_it_is_known_who_is_at_fault(
     scp = Scp()
     scp.statuses, scp.on_store = [0xA700, 0], lambda: clock.advance(TURN_S)
     with _archive(scp, port):
-        receipts = [receipt async for receipt in DicomSender(destination, spool, clock).send(parcels)]
+        sender = DicomSender(destination, spool, clock)
+        receipts = [receipt async for receipt in sender.send(parcels)]
+        await sender.close()
 
     told = [(receipt.delivery_id, receipt.verdict) for receipt in receipts]
     assert told == [(2, Verdict.DELIVERED), (1, Verdict.RETRY_CONTENT)]
@@ -932,6 +940,7 @@ async def test_bandwidth_is_shared_by_the_lanes(destination: DicomDestination, s
     async def lane(name: str) -> None:
         sender = DicomSender(destination, spool, SystemClock(), bandwidth=bandwidth)
         assert [each.verdict async for each in sender.send([_parcel(1, name)])] == [Verdict.DELIVERED]
+        await sender.close()
 
     began = time.monotonic()
     await asyncio.gather(*map(lane, names))
@@ -947,6 +956,7 @@ async def test_urgent_instances_bear_a_high_priority_and_committed_ones_their_na
     with _archive(Scp(), port) as scp:
         sender = DicomSender(replace(destination, commitment=True), spool, SystemClock())
         receipts = [receipt async for receipt in sender.send([urgent])]
+        await sender.close()
 
     assert scp.priorities == [1]
     assert [receipt.archived for receipt in receipts] == [(CT_CLASS, "1.2.3.1")]

@@ -160,7 +160,7 @@ async def test_a_refusal_by_who_could_not_read_the_message_does_not_stop_the_lan
         receipts += await sent(sender, [hl7_parcel(2)])
 
     assert [receipt.verdict for receipt in receipts] == [Verdict.RETRY_CONTENT] * 2 + [Verdict.DELIVERED]
-    assert receipts[0].reason == "AR ERR-100, without MSA-2"
+    assert receipts[0].reason == "AR ERR-100 (segment sequence error), without MSA-2"
     assert receiver.connections == 3
 
 
