@@ -92,6 +92,11 @@ class Births:
     def __iter__(self) -> Iterator[Birth]:
         return iter(self._known.values())
 
+    def origin_of(self, source: str) -> Origin | None:
+        """Return where a Device stands as it was announced, None when it was not."""
+        known = self._known.get(source)
+        return None if known is None else known.origin
+
     def learn(self, source: str, origin: Origin, result: Result) -> Birth | None:
         """Return what is to be announced after this Result, None when it told nothing new; `keep` then keeps it.
 
