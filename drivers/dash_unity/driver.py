@@ -13,7 +13,8 @@ class DashUnity:
     """Settings of a Dash or Solar source.
 
     `numerics` and `waves` say which streams are asked for; `location` (`UNIT|BED`) is what we call ourselves on the
-    network. `transmit = false` only listens: to the broadcasts at ports 7000 (presence) and 7001 (alarms).
+    network. `transmit = false` only listens: to the broadcasts at ports 7000 (presence) and 7001 (alarms), where every
+    monitor of the network is heard unless the port names one (`?from=`).
     """
 
     about: ClassVar[About] = About(

@@ -12,7 +12,7 @@ from typing import Literal
 from drivers.nonin.packets import FRAME_BYTES, sound_frame
 from drivers.nonin.spot import FRAME_BYTES_MAX, HEADER, SpotFormat
 from drivers.nonin.text import LINE_BYTES_MAX, ROW
-from drivers.nonin.vital import UNIT_BYTES
+from drivers.nonin.vital import RESERVED_BITS, UNIT_BYTES, sound_unit
 from gateway.driver import Session
 from gateway.model import Reading
 from gateway.protocols.faults import FaultBin
@@ -178,4 +178,5 @@ def _units(buffer: bytearray) -> bool:
     proof = buffer[-PROOF_UNITS * UNIT_BYTES :]
     if len(proof) < PROOF_UNITS * UNIT_BYTES:
         return False
-    return all((byte >= 0x80) == (at % UNIT_BYTES == 0) for at, byte in enumerate(proof))
+    units = [proof[at : at + UNIT_BYTES] for at in range(0, len(proof), UNIT_BYTES)]
+    return all(sound_unit(unit) and not unit[-1] & RESERVED_BITS for unit in units)

@@ -1,16 +1,26 @@
 """Data format 8: four bytes a second, no checksum. Only the first has its highest bit set.
 
-The first unit after noise only gets the format into step; it is not published.
+The first unit after noise only gets the format into step; it is not published. Numbers that no Device sends are noise
+too: they are all that tells a wrong baud rate.
 """
 
-from drivers.nonin.values import States, result_of
+from drivers.nonin.values import SPO2_MISSING, States, result_of
 from gateway.model import Reading, Result
 from gateway.protocols.border import reading_of
 
 UNIT_BYTES = 4
+SPO2_MAX = 100
 
 _DISCONNECTED, _OUT_OF_TRACK, _LOW_PERFUSION, _MARGINAL_PERFUSION, _ARTIFACT = 0x40, 0x20, 0x10, 0x08, 0x04
 _SENSOR_ALARM, _LOW_BATTERY = 0x08, 0x01
+RESERVED_BITS = 0x56  # of the last byte
+
+
+def sound_unit(unit: bytes | bytearray) -> bool:
+    """Tell whether four bytes can be a unit: no pulse is 511 and never 0, no SpO2 is 127 and never above 100."""
+    first, low, spo2, last = unit
+    pulse = (first & 0x03) * 128 + low
+    return first >= 0x80 > max(low, spo2, last) and pulse != 0 and (spo2 <= SPO2_MAX or spo2 == SPO2_MISSING)
 
 
 class VitalFormat:
@@ -23,7 +33,9 @@ class VitalFormat:
         unit = buffer[start : start + UNIT_BYTES]
         if (unit and unit[0] < 0x80) or any(later >= 0x80 for later in unit[1:]):
             return -1
-        return UNIT_BYTES if len(unit) == UNIT_BYTES else 0
+        if len(unit) < UNIT_BYTES:
+            return 0
+        return UNIT_BYTES if sound_unit(unit) else -1
 
     def take(self, unit: bytes, in_step: bool) -> list[Reading]:
         """Take a unit: one Reading."""

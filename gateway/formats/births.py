@@ -1,7 +1,8 @@
 """What has been learned of a Device: its identity, its tree and its metrics, for the retained `birth` document.
 
 A Device shows its metrics bit by bit, so a Birth only grows: what one Result leaves out stays known, and only what
-is new or different makes a different Birth.
+is new or different makes a different Birth. The identity of another Device at the same Source is not completed by what
+was known of the first: no model stands with another's serial number.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from gateway.model import Containment, DeviceIdentity, Method, Observation, Resu
 
 SHAPES_MAX = 16  # of one Device; a monitor has a handful
 METRICS_MAX = 2000  # of one Device; more is a fault of its driver and is not announced
+_WHO = ("manufacturer", "model", "serial", "eui64")  # of one Device these never change; its software may
 _SETTINGS = frozenset({Method.SETTING_AUTO, Method.SETTING_MANUAL, Method.SETTING_REMOTE})
 
 MetricKind = Literal["numeric", "enum", "setting", "wave"]
@@ -90,6 +92,11 @@ class Births:
     def __iter__(self) -> Iterator[Birth]:
         return iter(self._known.values())
 
+    def origin_of(self, source: str) -> Origin | None:
+        """Return where a Device stands as it was announced, None when it was not."""
+        known = self._known.get(source)
+        return None if known is None else known.origin
+
     def learn(self, source: str, origin: Origin, result: Result) -> Birth | None:
         """Return what is to be announced after this Result, None when it told nothing new; `keep` then keeps it.
 
@@ -131,8 +138,14 @@ def learn(known: Birth | None, origin: Origin, result: Result) -> Birth:
 
 
 def _known_identity(known: DeviceIdentity, seen: DeviceIdentity) -> DeviceIdentity:
+    """Return what completes the known identity, or the seen one alone where the two cannot be one Device."""
     given = {name.name: value for name in fields(seen) if (value := getattr(seen, name.name)) is not None}
-    return replace(known, **given)
+    completed = replace(known, **given)
+    return completed if all(_agree(known, completed, name) for name in _WHO) else seen
+
+
+def _agree(known: DeviceIdentity, completed: DeviceIdentity, name: str) -> bool:
+    return getattr(known, name) in (None, getattr(completed, name))
 
 
 def _known_metrics(known: tuple[Metric, ...], result: Result) -> tuple[Metric, ...]:

@@ -14,6 +14,7 @@ from gateway.net.udp import open_udp, open_udp_host
 
 _URL = re.compile(
     r"(?P<scheme>tcp|listen|udp|udp-host)://(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:/\[\]]+)):(?P<port>\d{1,5})/?"
+    r"(?:\?from=(?P<sender>[^?&]+))?"
 )
 
 
@@ -30,8 +31,11 @@ async def open_stream(port: str, line: LineSettings) -> Stream:
     if "://" not in port:
         return await open_serial(port, line)
     url = _URL.fullmatch(port)
-    if url is None or int(url["port"]) > 65535:
-        raise LinkError(f"{port}: expected tcp://HOST:PORT, listen://ADDRESS:PORT, udp://HOST:PORT, or a device's path")
+    if url is None or int(url["port"]) > 65535 or (url["sender"] and url["scheme"] != "udp"):
+        raise LinkError(
+            f"{port}: expected tcp://HOST:PORT, listen://ADDRESS:PORT, udp://HOST:PORT, udp://HOST:PORT?from=HOST, "
+            "or a device's path"
+        )
     host, number = url["six"] or url["host"], int(url["port"])
     match url["scheme"]:
         case "tcp":
@@ -41,4 +45,4 @@ async def open_stream(port: str, line: LineSettings) -> Stream:
         case "udp-host":
             return await open_udp_host(host, number)
         case _:
-            return await open_udp(host, number)
+            return await open_udp(host, number, url["sender"])

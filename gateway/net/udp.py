@@ -4,6 +4,9 @@ An address of this machine (or 0.0.0.0) is listened on; any other is the Device'
 time: the first sender is listened to, others are passed over, so that no bed gets another bed's values. Answers go to
 that sender. Each read gives one datagram.
 
+Where several Devices send to one port (broadcasts of a ward), who comes first is chance: `udp://ADDRESS:PORT?from=HOST`
+listens to that host alone.
+
 Some Devices answer from other ports than the one that is asked: `udp-host://` talks to the port named and hears every
 port of that host, and no other host.
 """
@@ -25,14 +28,17 @@ logger = logging.getLogger("gateway.net")
 _Address = tuple[str, int]
 
 
-async def open_udp(host: str, port: int) -> "UdpStream":
-    """Open a datagram socket. Raises LinkError."""
+async def open_udp(host: str, port: int, sender: str | None = None) -> "UdpStream":
+    """Open a datagram socket; `sender` is the only host that is heard. Raises LinkError."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(RESOLVE_TIMEOUT_S):
             found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
             family, address = found[0][0], found[0][4]
-            stream = UdpStream(f"{host}:{port}")
+            only = None
+            if sender is not None:
+                only = str((await loop.getaddrinfo(sender, port, family=family, type=socket.SOCK_DGRAM))[0][4][0])
+            stream = UdpStream(f"{host}:{port}", only=only)
             if await _bound(stream, family, address):
                 return stream
             await loop.create_datagram_endpoint(lambda: stream, remote_addr=address[:2])  # type: ignore[arg-type]
@@ -78,10 +84,11 @@ async def _bound(stream: "UdpStream", family: int, address: tuple[object, ...]) 
 class UdpStream(asyncio.DatagramProtocol):
     """One datagram socket and the Device behind it."""
 
-    def __init__(self, peer: str, target: _Address | None = None) -> None:
-        """Take what to call the peer, and the port to talk to where it is not the sender's."""
+    def __init__(self, peer: str, target: _Address | None = None, only: str | None = None) -> None:
+        """Take what to call the peer, the port to talk to where it is not the sender's, and who alone is heard."""
         self.peer = peer
         self._target = target
+        self._only = target[0] if target is not None else only
         self._inbox = Inbox(whole=True)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.DatagramTransport | None = None
@@ -103,7 +110,7 @@ class UdpStream(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, address: _Address) -> None:
         """Take a datagram (asyncio.DatagramProtocol); what does not fit any more is lost, as UDP has it."""
         now = self._loop.time()
-        if self._target is not None and address[0] != self._target[0]:
+        if self._only is not None and address[0] != self._only:
             return
         if self._sender is None:
             self._sender = address

@@ -296,7 +296,8 @@ class MqttSender:
         envelope = Envelope(gateway=self._gateway, session=self._session, seq=parcel.delivery.ordinal, sent_at=now)
         historical, synced = _is_historical(message, now), self._clock_synced()
         documents = result_documents(envelope, message, origin, historical=historical, synced=synced)
-        if (known := self._births.learn(message.source, origin, message.result)) is not None:
+        stands = (self._births.origin_of(message.source) if historical else None) or origin  # old news move no Device
+        if (known := self._births.learn(message.source, stands, message.result)) is not None:
             await self._announce_device(link, known)
             self._births.keep(message.source, known)
         return tuple(self._reading(origin, told) for told in documents)

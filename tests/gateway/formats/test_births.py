@@ -1,6 +1,7 @@
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given, settings
 
 from gateway.formats.births import METRICS_MAX, Births, learn
@@ -52,6 +53,28 @@ def test_an_identity_grows() -> None:
     grown = learn(known, ORIGIN, replace(one(value="x"), device=DeviceIdentity(model="M")))
 
     assert grown.identity == DeviceIdentity(serial="2", model="M")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        DeviceIdentity(manufacturer="Example", model="B"),
+        DeviceIdentity(manufacturer="Example", serial="S2"),
+        DeviceIdentity(eui64="00A0370027000002"),
+    ],
+)
+def test_another_device_at_the_same_source_is_not_completed_by_the_first(other: DeviceIdentity) -> None:
+    first = DeviceIdentity(manufacturer="Example", model="A", serial="S1", software="1", eui64="00A0370027000001")
+    known = learn(None, ORIGIN, replace(one(value="x"), device=first))
+
+    assert learn(known, ORIGIN, replace(one(value="x"), device=other)).identity == other
+
+
+def test_new_software_is_the_same_device() -> None:
+    known = learn(None, ORIGIN, replace(one(value="x"), device=DeviceIdentity(serial="S1", software="1")))
+    again = learn(known, ORIGIN, replace(one(value="x"), device=DeviceIdentity(software="2")))
+
+    assert again.identity == DeviceIdentity(serial="S1", software="2")
 
 
 def test_what_is_announced_is_bounded() -> None:

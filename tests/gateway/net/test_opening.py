@@ -15,6 +15,7 @@ from serial.rfc2217 import PortManager
 
 from gateway.driver import LineSettings
 from gateway.errors import LinkError
+from gateway.net import udp
 from gateway.net.opening import open_stream
 from gateway.net.stream import INBOX_BYTES_MAX, Inbox, Stream
 from gateway.net.tcp import CalledStream
@@ -156,6 +157,8 @@ def _write_all(descriptor: int, data: bytes) -> None:
         "socket://127.0.0.1:1",
         "rfc2217://127.0.0.1:1",
         "udp://no.such.host.invalid:9",
+        "udp://127.0.0.1:9?from=no.such.host.invalid",
+        "udp-host://127.0.0.1:9?from=127.0.0.1",
     ],
 )
 async def test_what_cannot_be_opened_is_a_link_error_that_names_it(port: str) -> None:
@@ -297,6 +300,25 @@ async def test_another_sender_is_not_mixed_in() -> None:
         ours.sendto(b"bed 1 again", ("127.0.0.1", stream.port))
 
         assert await stream.read() == b"bed 1 again"
+    await stream.close()
+
+
+async def test_of_a_ward_that_broadcasts_one_host_alone_is_heard_whoever_speaks_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(udp, "SENDER_SILENCE_S", -1.0)
+    stream = await open_stream("udp://0.0.0.0:0?from=localhost", LINE)
+    assert isinstance(stream, UdpStream)
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger,
+    ):
+        ours.bind(("127.0.0.1", 0))
+        stranger.bind(("127.0.0.2", 0))
+        for sender, text in ((stranger, b"bed 2"), (ours, b"bed 1"), (stranger, b"bed 2"), (ours, b"bed 1 again")):
+            sender.sendto(text, ("127.0.0.1", stream.port))
+
+        assert [await stream.read(), await stream.read()] == [b"bed 1", b"bed 1 again"]
     await stream.close()
 
 

@@ -49,7 +49,7 @@ ONE_OBS = Result(observations=(Observation(key="spo2", sub="1.0.0.7", value=Deci
 
 def origins(message: Message) -> Origin:
     device = ORIGIN.device_id if message.source == "bed-12" else device_id_of("ward-3a", message.source)
-    return replace(ORIGIN, source=message.source, device_id=device)
+    return replace(ORIGIN, source=message.source, device_id=device, bed=message.headers.get("bed", ORIGIN.bed))
 
 
 def sender_to(port: int, *, clock: ManualClock | None = None, scheme: str = "mqtt", **settings: Any) -> MqttSender:
@@ -299,6 +299,18 @@ async def test_a_new_connection_announces_every_known_device(tmp_path: Path) -> 
     other = device_id_of("ward-3a", "bed-13")
     births = [f"{device}/{kind}" for device in ("0201F3FFFE00A417", other) for kind in ("birth", "context")]
     assert names[:6] == ["status", *births, "status"]
+
+
+async def test_a_reading_that_is_sent_late_does_not_move_its_device_back_to_the_bed_of_then(tmp_path: Path) -> None:
+    late = obs_parcel(1, OXIMETER)
+    hour_ago = RECEIVED_AT - timedelta(hours=1)
+    message = replace(late.message, headers={"bed": "ICU^^9"}, received_at=hour_ago)
+    async with talk(tmp_path) as (broker, sender), subscribed(broker.port, f"{DEVICE}/#") as subscriber:
+        await sent(sender, [obs_parcel(2), replace(late, message=message), obs_parcel(3)])
+        seen = [(message.topic.rsplit("/", 1)[1], told(message)) for message in await subscriber.take(7)]
+
+    assert [document["location"]["bed"] for kind, document in seen if kind == "context"] == ["12", "12"]
+    assert [document["location"]["bed"] for kind, document in seen if kind == "obs"] == ["12", "9", "12"]
 
 
 async def test_a_gateway_that_dies_is_told_lost_with_the_session_it_had(tmp_path: Path) -> None:
