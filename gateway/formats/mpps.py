@@ -14,7 +14,7 @@ from enum import Enum
 from functools import cache
 from importlib import resources
 
-from gateway.dataset import EMPTY, Attributes, text_at
+from gateway.dataset import EMPTY, Attributes, item_at, text_at
 from gateway.orders import ProcedureStep, ScheduledStep, StepState
 
 STATUS = 0x00400252
@@ -28,8 +28,11 @@ REQUESTED_PROCEDURE_ID = 0x00401001
 SCHEDULED_MAX = 64  # steps that one performed step may answer to
 REFERENCES = (0x00081140, 0x00400220)  # Referenced Image and Non-Image Composite SOP Instance Sequence
 REFERENCED_CLASS, REFERENCED_INSTANCE = 0x00081150, 0x00081155
+DISCONTINUATION_REASON = 0x00400281
+WRONG_ENTRY = "110514", "DCM"  # "Incorrect worklist entry selected" (PS3.16, CID 9300)
 
 _CHARACTER_SET = 0x00080005
+_CODE, _CODE_SCHEME = 0x00080100, 0x00080102
 
 
 class Lack(Enum):
@@ -64,6 +67,15 @@ def state_of(attributes: Attributes) -> StepState | None:
         return StepState(text_at(attributes, STATUS))
     except ValueError:
         return None
+
+
+def is_wrong_entry(attributes: Attributes) -> bool:
+    """Tell whether a step was given up because another entry of the worklist was meant: its order is to be done yet."""
+    reason = item_at(attributes, DISCONTINUATION_REASON)
+    return (
+        state_of(attributes) is StepState.DISCONTINUED
+        and (text_at(reason, _CODE), text_at(reason, _CODE_SCHEME)) == WRONG_ENTRY
+    )
 
 
 def created_fault(attributes: Attributes) -> Fault | None:

@@ -2,7 +2,8 @@
 
     ORM  MSH PID { ORC OBR } ZDS          OMI  MSH PID { ORC OBR IPC }
 
-ORC-1 is SC, "status changed"; ORC-5 says how the step stands: IP in progress, CM completed, DC discontinued. One
+ORC-1 is SC, "status changed"; ORC-5 says how the step stands: IP in progress, CM completed, DC discontinued; SC, still
+scheduled, where the Modality gave it up because it had picked the wrong entry of its worklist (reason 110514). One
 message tells of one N-CREATE or N-SET; it has a group for each scheduled step that the performed one answers to,
 because a Modality may do several orders at once. Patient and order numbers are the order's as the worklist had it when
 the step came, else the Modality's own; a step that was not scheduled has a group without order numbers. Rendering is a
@@ -17,7 +18,15 @@ from typing import Literal
 from gateway.dataset import EMPTY, Attributes, Element, item_at, text_at
 from gateway.errors import ContentError
 from gateway.formats.identifiers import from_json
-from gateway.formats.mpps import ACCESSION_NUMBER, REQUESTED_PROCEDURE_ID, STEP_ID, STUDY_UID, state_of
+from gateway.formats.mpps import (
+    ACCESSION_NUMBER,
+    DISCONTINUATION_REASON,
+    REQUESTED_PROCEDURE_ID,
+    STEP_ID,
+    STUDY_UID,
+    is_wrong_entry,
+    state_of,
+)
 from gateway.formats.origin import Origin
 from gateway.formats.pcd_fields import entity, escape, instant
 from gateway.model import Kind, Parcel
@@ -26,6 +35,7 @@ from gateway.orders import StepState
 OrderStatus = Literal["orm-o01", "omi-o23"]
 
 ORDER_STATUS = {StepState.IN_PROGRESS: "IP", StepState.COMPLETED: "CM", StepState.DISCONTINUED: "DC"}  # table 0038
+STILL_SCHEDULED = "SC"
 
 _TYPES = {"orm-o01": "ORM^O01^ORM_O01", "omi-o23": "OMI^O23^OMI_O23"}
 _SCHEDULED = 0x00400100
@@ -34,7 +44,7 @@ _ACCESSION_ISSUER = 0x00080051
 _DESCRIPTIONS = (0x00321060, 0x00400007)
 _CODES = (0x00321064, 0x00400008)
 _STARTED, _ENDED = (0x00400244, 0x00400245), (0x00400250, 0x00400251)
-_MODALITY, _REASON = 0x00080060, 0x00400281
+_MODALITY = 0x00080060
 
 
 def render_order_status(parcel: Parcel, origin: Origin, form: OrderStatus) -> bytes:
@@ -58,9 +68,10 @@ def render_order_status(parcel: Parcel, origin: Origin, form: OrderStatus) -> by
         _msh(origin, form, parcel.delivery.control_id, at),
         _pid({**step, **orders[0]}),
     ]
+    status = STILL_SCHEDULED if is_wrong_entry(step) else ORDER_STATUS[state]
     for number, order in enumerate(orders, start=1):
         placer, filler = _number(order, *_PLACER), _number(order, *_FILLER)
-        segments.append(_orc(placer, filler, state, _discontinued(step), at))
+        segments.append(_orc(placer, filler, status, _discontinued(step), at))
         segments.append(_obr(number, placer, filler, order, step, at, form))
         if form == "omi-o23":
             segments.append(_ipc(order, step))
@@ -97,8 +108,8 @@ def _pid(patient: Attributes) -> str:
     )
 
 
-def _orc(placer: str, filler: str, state: StepState, reason: str, at: str) -> str:
-    return _segment("ORC", "SC", placer, filler, "", ORDER_STATUS[state], "", "", "", at, *[""] * 6, reason)
+def _orc(placer: str, filler: str, status: str, reason: str, at: str) -> str:
+    return _segment("ORC", "SC", placer, filler, "", status, "", "", "", at, *[""] * 6, reason)
 
 
 def _obr(number: int, placer: str, filler: str, order: Attributes, step: Attributes, at: str, form: OrderStatus) -> str:
@@ -140,7 +151,7 @@ def _service(order: Attributes) -> str:
 
 def _discontinued(step: Attributes) -> str:
     """Return ORC-16: why a step was given up."""
-    code = item_at(step, _REASON)
+    code = item_at(step, DISCONTINUATION_REASON)
     if code == EMPTY:
         return ""
     parts = (text_at(code, 0x00080100), text_at(code, 0x00080104), text_at(code, 0x00080102))

@@ -38,6 +38,7 @@ Demographics = Callable[[Mapping[str, str]], Mapping[str, str] | None]
 """Return what the worklist says of an Instance's patient, by keyword, from its header; None: no item is known."""
 
 COERCED = ("PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex")
+FORMER = "OtherPatientIDs"
 IDENTIFYING = ("StudyInstanceUID", "AccessionNumber", "PatientID")
 
 
@@ -164,7 +165,8 @@ class Rewriter:
             return
         study, patient = str(head.get("StudyInstanceUID", "")), str(head.get("PatientID", "") or "")
         is_same_study = bool(study) and known.get("StudyInstanceUID") == study
-        if not is_same_study and patient and known.get("PatientID") != patient:  # an accession number typed wrong
+        names = {known.get("PatientID"), *known.get(FORMER, "").split("\\")}  # a merge may have come after the exam
+        if not is_same_study and patient and patient not in names:  # an accession number typed wrong
             raise ContentError("not coerced: the worklist has another patient under its accession number")
         before = Dataset()
         for keyword in COERCED:

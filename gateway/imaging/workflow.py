@@ -10,8 +10,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from gateway.alarms import Alarms
 from gateway.clock import Clock
 from gateway.config import Config, DicomDestination, DicomSource
-from gateway.dataset import Attributes, text_at
+from gateway.dataset import Attributes, Element, text_at
 from gateway.formats.order_status import with_numbers
+from gateway.formats.worklist_tags import OTHER_IDS, PATIENT_ID
 from gateway.imaging.commitment import COMMITMENT_SOP_CLASS, N_ACTION_RQ, CommitmentPolicy, CommitmentRequests
 from gateway.imaging.commitment_reports import CommitmentReports
 from gateway.imaging.committed import N_EVENT_REPORT_RQ, CommitmentAnswers, Committer
@@ -24,6 +25,7 @@ from gateway.imaging.negotiation import Associated, Extend, Offer
 from gateway.imaging.order_priority import OrderPriority
 from gateway.imaging.query import C_FIND_RQ, C_GET_RQ, C_MOVE_RQ, Root, is_query, relational
 from gateway.imaging.retrieving import Getting, Moving, Retrieving
+from gateway.imaging.rewriting import FORMER
 from gateway.imaging.service import Service
 from gateway.imaging.studies import StudyWatch
 from gateway.imaging.worklist import WORKLIST_SOP_CLASS, Worklist
@@ -111,7 +113,11 @@ class Workflow:
         study, accession = header.get("StudyInstanceUID", ""), header.get("AccessionNumber", "")
         item = self._find_item(ScheduledStep(study_instance_uid=study, accession_number=accession))
         tags = COMPARED | {"IssuerOfPatientID": 0x00100021}
-        return None if item is None else {keyword: text_at(item, tag) for keyword, tag in tags.items()}
+        if item is None:
+            return None
+        others = item.get(OTHER_IDS, Element("SQ")).items
+        former = "\\".join(text_at(each, PATIENT_ID) for each in others)
+        return {keyword: text_at(item, tag) for keyword, tag in tags.items()} | {FORMER: former}
 
     @property
     def tasks(self) -> Mapping[str, Callable[[], Awaitable[None]]]:

@@ -189,28 +189,35 @@ class Conversation:
                 pass
 
     async def release(self) -> None:
-        """Release, so that the peer knows all has come; never raises for a peer that has gone."""
-        if self.is_open:
-            self._layer.release()
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(RELEASE_S):
-                    await self._flush()
-                    await asyncio.shield(self._ended)
-        await self.abort()
+        """Release, so that the peer knows all has come; never raises for a peer that has gone.
+
+        Who is cancelled meanwhile leaves no connection behind: a peer that serves one at a time would wait for ever.
+        """
+        try:
+            if self.is_open:
+                self._layer.release()
+                with suppress(GatewayError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_S):
+                        await self._flush()
+                        await asyncio.shield(self._ended)
+        finally:
+            await self.abort()
 
     async def abort(self) -> None:
         """Abort if it still stands, and close."""
-        if self._layer.state not in (State.ENDING, State.CLOSED):
-            self._layer.abort(self._clock.monotonic())
-            self._happened()
-            with suppress(GatewayError, TimeoutError):
-                async with asyncio.timeout(RELEASE_S):
-                    await self._flush()
-        for task in self._serving:
-            task.cancel()
-        if self._timer is not None:
-            self._timer.cancel()
-        await self._wire.close()
+        try:
+            if self._layer.state not in (State.ENDING, State.CLOSED):
+                self._layer.abort(self._clock.monotonic())
+                self._happened()
+                with suppress(GatewayError, TimeoutError):
+                    async with asyncio.timeout(RELEASE_S):
+                        await self._flush()
+        finally:
+            for task in self._serving:
+                task.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            await self._wire.close()
 
     # --- inside ---
 

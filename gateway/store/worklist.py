@@ -16,6 +16,7 @@ import apsw
 from gateway.clock import from_micros, to_micros
 from gateway.dataset import Attributes, Element, item_at, overlaid, text_at
 from gateway.formats.dataset_json import from_json, to_json
+from gateway.formats.mpps import is_wrong_entry
 from gateway.formats.worklist_tags import (
     ACCESSION,
     ISSUER,
@@ -64,30 +65,36 @@ def apply_patients(connection: apsw.Connection, changes: Sequence[tuple[int, obj
 
 
 def apply_performed(connection: apsw.Connection, changes: Sequence[tuple[int, object]]) -> None:
-    """Move the scheduled steps on that a Modality reports to have performed."""
-    for message, change in changes:
+    """Move the scheduled steps on that a Modality reports to have performed, or back where it took the wrong one."""
+    for _, change in changes:
         assert isinstance(change, StepChange)
+        wrong = is_wrong_entry(change.step.attributes)
+        status = StepStatus.SCHEDULED if wrong else _PERFORMED[change.step.state]
         for each in change.scheduled:
-            set_status(connection, each, _PERFORMED[change.step.state], at=change.at, message=message)
+            item = find_item(connection, each)
+            if item is not None and _moves(item, wrong=wrong):
+                connection.execute(
+                    "UPDATE worklist SET status = ?, performed = ?, open = ?, changed_at = ?, version = ? WHERE id = ?",
+                    (
+                        status.value,
+                        not wrong,
+                        status.is_open,
+                        to_micros(change.at),
+                        _next_version(connection),
+                        item.id,
+                    ),
+                )
 
 
-def set_status(
-    connection: apsw.Connection, step: ScheduledStep, status: StepStatus, *, at: datetime, message: int | None
-) -> bool:
-    """Set what a Modality says of a scheduled step; return whether there is such a step.
+def _moves(item: Item, *, wrong: bool) -> bool:
+    """Tell whether what a Modality says moves a step.
 
-    A step is COMPLETED by one performed step although another one of it may have been discontinued.
+    One that is COMPLETED stays so although another performed step of it may have been discontinued. What was begun by
+    mistake goes back, unless the order itself has said something since.
     """
-    item = find_item(connection, step)
-    if item is None:
-        return False
-    is_over = item.performed and item.status is StepStatus.COMPLETED
-    if not is_over:
-        connection.execute(
-            "UPDATE worklist SET status = ?, performed = 1, open = ?, changed_at = ?, version = ? WHERE id = ?",
-            (status.value, status.is_open, to_micros(at), _next_version(connection), item.id),
-        )
-    return True
+    if wrong:
+        return item.performed and item.status is StepStatus.STARTED
+    return not (item.performed and item.status is StepStatus.COMPLETED)
 
 
 def find_item(connection: apsw.Connection, step: ScheduledStep) -> Item | None:

@@ -161,6 +161,13 @@ def test_why_a_step_was_given_up_is_told() -> None:
     assert str(rendered(given_up, [order()])["ORC"][0][16]) == "110513^Discontinued for unspecified reason^DCM"
 
 
+def test_an_order_that_was_picked_by_mistake_is_still_to_be_done() -> None:
+    mistaken = {**step("DISCONTINUED"), 0x00400281: code("110514", "Incorrect worklist entry selected", "DCM")}
+
+    orc = rendered(mistaken, [order()])["ORC"][0]
+    assert (str(orc[5]), str(orc[16])) == ("SC", "110514^Incorrect worklist entry selected^DCM")
+
+
 def test_delimiters_in_values_are_escaped() -> None:
     odd = order() | {0x00080050: text("SH", "A|1^2"), 0x00321064: code("A&B", "x~y", "99\\L")}
     message = render_order_status(parcel(step(), [odd]), ORIGIN, "orm-o01")

@@ -217,6 +217,16 @@ def test_another_patients_item_changes_nothing_unless_it_is_of_the_same_study(sp
     assert pydicom.dcmread(same).OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientID == "PID-77"
 
 
+def test_a_patient_whose_id_was_merged_after_the_exam_is_the_same_patient(spool: Spool, tmp_path: Path) -> None:
+    path = written(ct(), tmp_path / "a.dcm")
+    merged = {"PatientID": "PID-99", "PatientName": "DOE^JANE", "OtherPatientIDs": "X1\\PID-77"}
+
+    made = pydicom.dcmread(changed(spool, path, route(coerce="worklist"), demographics=lambda header: merged))
+
+    assert made.PatientID == "PID-99"
+    assert made.OriginalAttributesSequence[0].ModifiedAttributesSequence[0].PatientID == "PID-77"
+
+
 def test_without_an_item_nothing_is_coerced(spool: Spool, tmp_path: Path) -> None:
     path = written(ct(), tmp_path / "a.dcm")
 

@@ -36,7 +36,7 @@ from gateway.store.commitments import HeldInstance, archive_states
 from gateway.store.store import Store
 from gateway.store.worklist_reading import read_items
 from gateway.typed import Address, Secret
-from tests.gateway.orders_hl7 import orm
+from tests.gateway.orders_hl7 import adt, orm
 from tests.gateway.store.stores import START, incoming, keep, open_store, settle
 
 SOURCE = DicomSource(
@@ -161,6 +161,17 @@ def test_a_peer_that_gets_de_identified_objects_cannot_be_named_in_a_move(store:
     assert isinstance(moving, Moving)
     assert moving._dial("P", [], None) is not None  # type: ignore[arg-type]
     assert moving._dial("O", [], None) is None  # type: ignore[arg-type]
+
+
+def test_what_the_worklist_says_of_a_patient_names_former_ids(store: Store, tmp_path: Path) -> None:
+    for raw in (orm(), adt("A40", "MRN9", more="MRG|MRN4471^^^GENHOSP^MR\r")):
+        changes = read_changes(raw, read_header(raw), "utf-8", OrderRules(), source="emr", at=START)
+        keep(store, incoming(raw, raw[:20].hex(), changes=changes))
+
+    found = workflow(store, tmp_path).demographics({"AccessionNumber": "A260115001"})
+
+    assert found is not None
+    assert (found["PatientID"], found["OtherPatientIDs"]) == ("MRN9", "X99\\MRN4471")
 
 
 def test_who_is_named_in_a_move_is_looked_for_where_the_configuration_says_now(store: Store, tmp_path: Path) -> None:

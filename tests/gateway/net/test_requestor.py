@@ -512,6 +512,27 @@ async def test_a_peer_that_stops_reading_is_given_up(tmp_path: Path) -> None:
         assert time.monotonic() - began < 5
 
 
+async def test_who_is_cancelled_while_he_releases_leaves_no_connection_behind() -> None:
+    asked, closed = threading.Event(), threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        _accept(sock)
+        assert _read_pdu(sock) == 5  # A-RELEASE-RQ; its answer is long in coming
+        asked.set()
+        while _read_pdu(sock):
+            pass
+        closed.set()
+
+    with raw_peer(serve) as peer:
+        releasing = asyncio.create_task((await _open(peer)).release())
+        assert await asyncio.to_thread(asked.wait, WAIT_S)
+        releasing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await releasing
+
+        assert await asyncio.to_thread(closed.wait, WAIT_S)
+
+
 async def test_a_peer_that_never_answers_is_given_up() -> None:
     def serve(sock: socket.socket) -> None:
         _accept(sock)

@@ -59,9 +59,11 @@ class Ward:
     def reasons(self) -> list[str]:
         return [problem.reason for problem in read_problems(self.store.readers.connection, 10)]
 
-    def perform(self, state: StepState, **scheduled: str) -> None:
+    def perform(self, state: StepState, *, reason: str = "", **scheduled: str) -> None:
         values = {"study_instance_uid": "1.2.3.4.5.6.7.20260115.1", "accession_number": "A260115001"} | scheduled
-        step = ProcedureStep(sop_instance_uid=f"1.2.{self.sent}", state=state, attributes={})
+        code = {0x00080100: Element("SH", (reason,)), 0x00080102: Element("SH", ("DCM",))}
+        said = {0x00400252: Element("CS", (state.value,)), 0x00400281: Element("SQ", items=(code,))}
+        step = ProcedureStep(sop_instance_uid=f"1.2.{self.sent}", state=state, attributes=said)
         self.change(StepChange(step=step, scheduled=(ScheduledStep(**values),), at=NOW))
 
 
@@ -223,6 +225,26 @@ def test_a_modality_moves_the_step_on_and_an_order_does_not_take_it_back(ward: W
     ward.receive(orm("CA", "CA"))
 
     assert ward.only().status is StepStatus.COMPLETED
+
+
+def test_a_step_that_was_picked_by_mistake_is_back_in_the_worklist(ward: Ward) -> None:
+    ward.receive(orm())
+    for state, reason in ((StepState.IN_PROGRESS, ""), (StepState.DISCONTINUED, "110514")):
+        ward.perform(state, reason=reason, step_id="SPS260115001")
+    assert [(item.status, item.performed) for item in ward.items(everything=False)] == [(StepStatus.SCHEDULED, False)]
+
+    ward.perform(StepState.IN_PROGRESS, step_id="SPS260115001")
+    ward.perform(StepState.DISCONTINUED, reason="110513", step_id="SPS260115001")
+    assert ward.only().status is StepStatus.DISCONTINUED
+
+
+def test_an_order_that_was_canceled_meanwhile_is_not_brought_back_by_a_mistake(ward: Ward) -> None:
+    ward.receive(orm())
+    ward.perform(StepState.IN_PROGRESS, step_id="SPS260115001")
+    ward.receive(orm("CA", "CA"))
+    ward.perform(StepState.DISCONTINUED, reason="110514", step_id="SPS260115001")
+
+    assert ward.only().status is StepStatus.CANCELED
 
 
 @pytest.mark.parametrize(
