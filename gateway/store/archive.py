@@ -177,7 +177,8 @@ class Reports:
         state = DeliveryState.PARKED if parks else DeliveryState.PENDING
         destination = connection.execute("SELECT destination FROM delivery WHERE id = ?", (delivery,)).get
         connection.execute(
-            "UPDATE delivery SET state = ?, next_try_at = 0, settled_at = 0 WHERE id = ? AND state = 1",
+            "UPDATE delivery SET state = ?, attempts = attempts + 1, next_try_at = 0, settled_at = 0"
+            " WHERE id = ? AND state = 1",
             (state.value, delivery),
         )
         if connection.changes():
