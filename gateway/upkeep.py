@@ -61,6 +61,7 @@ class Upkeep:
         self._offset_s = self._clock_offset_s()
         self._orphans_due_s = 0.0
         self._lost: dict[str, int] = {}
+        self._heard: dict[str, tuple[tuple[int, datetime | None], float]] = {}  # by Source: what of, and since when
         self.oldest_pending_s: dict[str, float] = {}
 
     async def watch(self) -> None:
@@ -216,12 +217,21 @@ class Upkeep:
     def _look_at_silence(self) -> None:
         config = self._config()
         limits = {source.name: source.quiet_s or config.alarms.quiet_s for source in config.sources}
-        now = self._clock.now()
         for status in self._sources():
             limit_s = limits.get(status.name)
-            since = status.last_received_at or status.started_at
-            quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
+            quiet = limit_s is not None and self._silent_s(status) > limit_s
             self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
+
+    def _silent_s(self, status: SourceStatus) -> float:
+        """Return how long nothing came from a Source; a clock that is set meanwhile changes nothing."""
+        now_s = self._clock.monotonic()
+        heard = (status.received, status.last_received_at or status.started_at)
+        before, since_s = self._heard.get(status.name, (None, now_s))
+        if heard != before:
+            ago_s = 0.0 if heard[1] is None else (self._clock.now() - heard[1]).total_seconds()
+            since_s = now_s - max(ago_s, 0.0)
+            self._heard[status.name] = heard, since_s
+        return now_s - since_s
 
 
 def _earlier(cutoff: int, waiting: int | None) -> int:

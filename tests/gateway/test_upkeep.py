@@ -238,6 +238,23 @@ async def test_a_source_that_falls_silent_is_told(house: House) -> None:
     assert house.keys() == []
 
 
+@pytest.mark.parametrize("step", [timedelta(days=-365), timedelta(days=365)])
+async def test_silence_is_measured_by_a_clock_that_nobody_sets(house: House, step: timedelta) -> None:
+    house.config = replace(house.config, alarms=AlarmSettings(quiet_s=60.0, oldest_pending_s=300.0))
+    house.source.saw_input(house.clock.now())
+    await house.look()
+    house.clock._now += step
+    house.clock.advance(50)
+    await house.look()
+    early = house.keys()
+    house.clock.advance(20)
+    await house.look()
+    late = house.keys()
+
+    assert "quiet:emr" not in early
+    assert "quiet:emr" in late
+
+
 async def test_a_clock_that_is_set_is_told(house: House) -> None:
     await house.look()
     house.clock._now += timedelta(seconds=1.9)
