@@ -224,6 +224,17 @@ async def test_what_waits_for_a_destination_that_is_configured_no_more_is_told(h
     assert house.keys() == []
 
 
+async def test_an_archive_that_is_configured_no_more_and_has_not_committed_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(house.store, incoming(b"1"), "pacs")
+    settle(house.store, "pacs", 1)
+    monkeypatch.setattr(upkeep_module, "is_awaited", lambda connection, name: name == "pacs")
+    await house.look()
+
+    assert house.keys() == ["destination-gone:pacs"]
+
+
 async def test_a_source_that_falls_silent_is_told(house: House) -> None:
     house.config = replace(house.config, alarms=AlarmSettings(quiet_s=60.0, oldest_pending_s=300.0))
     house.clock.advance(59)

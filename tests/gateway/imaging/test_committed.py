@@ -25,7 +25,7 @@ from gateway.formats.dicom import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.imaging.committed import CommitmentAnswers, Committer
 from gateway.imaging.service import Caller, Request
 from gateway.model import Accepted, DeliveryState, Receipt, Verdict
-from gateway.store.archive import ArchivalState, Reports, ask, due_archivals, states_of
+from gateway.store.archive import ArchivalState, Reports, ask, due_archivals, is_awaited, states_of
 from gateway.store.counters import read_counters
 from gateway.store.reading import read_attempts
 from gateway.store.retention import remove_piece
@@ -223,6 +223,17 @@ async def test_an_archive_that_is_asked_no_more_holds_nothing_back(house: House)
 
     assert house.store.call(lambda c: reports.waive(c, ["pacs", "other"])).result(10) == 1
     assert house.let_go() == 1
+
+
+async def test_it_is_known_whether_anything_waits_for_an_archive(house: House) -> None:
+    before = is_awaited(house.store.readers.connection, "pacs")
+    house.deliver("1.1")
+    house.ask("9.1", 1)
+    asked = is_awaited(house.store.readers.connection, "pacs")
+    assert await house.report("9.1", ("1.1", 0)) == 0
+
+    assert (before, asked) == (False, True)
+    assert not is_awaited(house.store.readers.connection, "pacs")
 
 
 async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:
