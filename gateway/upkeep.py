@@ -14,6 +14,7 @@ from gateway.config import Config
 from gateway.imaging.worklist_view import local_time
 from gateway.spool import Spool
 from gateway.status import DestinationStatus, LinkState, SourceStatus
+from gateway.store.archive import is_awaited
 from gateway.store.checking import object_is_named
 from gateway.store.commitments import remove_commitments
 from gateway.store.counters import read_counters
@@ -62,6 +63,7 @@ class Upkeep:
         self._offset_s = self._clock_offset_s()
         self._orphans_due_s = 0.0
         self._lost: dict[str, int] = {}
+        self._heard: dict[str, tuple[tuple[int, datetime | None], float]] = {}  # by Source: what of, and since when
         self.oldest_pending_s: dict[str, float] = {}
 
     async def watch(self) -> None:
@@ -183,13 +185,13 @@ class Upkeep:
 
     async def _look_at_ages(self) -> None:
         names = [status.name for status in self._destinations()]
-        ages, owed = await asyncio.to_thread(self._read_ages, names)
-        for name, (pending, parked) in owed.items():
-            known = name in names
+        ages, parked, gone = await asyncio.to_thread(self._read_ages, names)
+        for name, number in parked.items():
             text = f"deliveries to {name} are parked and wait for a person"
-            self._alarms.hold(f"parked:{name}", known and parked > 0, text)
-            text = f"deliveries wait for {name}, which is configured no more"
-            self._alarms.hold(f"destination-gone:{name}", not known and pending + parked > 0, text)
+            self._alarms.hold(f"parked:{name}", number > 0, text)
+        for name, awaited in gone.items():
+            text = f"deliveries, or instances to be committed to, wait for {name}, which is configured no more"
+            self._alarms.hold(f"destination-gone:{name}", awaited, text)
         limit_s = self._config().alarms.oldest_pending_s
         for name, age_s in ages.items():
             self._alarms.hold(
@@ -197,29 +199,39 @@ class Upkeep:
             )
         self.oldest_pending_s = {name: age_s for name, age_s in ages.items() if age_s > 0}
 
-    def _read_ages(self, names: list[str]) -> tuple[dict[str, float], dict[str, tuple[int, int]]]:
-        """Return the age in seconds of each Destination's oldest Message owed; how many are pending, how many parked.
+    def _read_ages(self, names: list[str]) -> tuple[dict[str, float], dict[str, int], dict[str, bool]]:
+        """Return the age in seconds of each Destination's oldest Message owed, and how many are parked.
 
-        The second also of Destinations that are configured no more.
+        The third tells, of every Destination there ever was, whether it is gone though something waits for it.
         """
         connection = self._store.readers.connection
         now = self._clock.now()
         found = {name: oldest_pending(connection, name) for name in names}
         ages = {name: 0.0 if at is None else (now - at).total_seconds() for name, at in found.items()}
-        totals = read_counters(connection).items()
-        owed = {
-            name: (counted.get("pending", 0), counted.get("parked", 0))
-            for (role, name), counted in totals
-            if role == "destination"
+        totals = {name: counted for (role, name), counted in read_counters(connection).items() if role == "destination"}
+        parked = {name: totals.get(name, {}).get("parked", 0) for name in names}
+        gone = {
+            name: name not in names
+            and (counted.get("pending", 0) + counted.get("parked", 0) > 0 or is_awaited(connection, name))
+            for name, counted in totals.items()
         }
-        return ages, owed
+        return ages, parked, gone
 
     def _look_at_silence(self) -> None:
         config = self._config()
         limits = {source.name: source.quiet_s or config.alarms.quiet_s for source in config.sources}
-        now = self._clock.now()
         for status in self._sources():
             limit_s = limits.get(status.name)
-            since = status.last_received_at or status.started_at
-            quiet = limit_s is not None and since is not None and (now - since).total_seconds() > limit_s
+            quiet = limit_s is not None and self._silent_s(status) > limit_s
             self._alarms.hold(f"quiet:{status.name}", quiet, f"nothing came from {status.name} for {limit_s} s")
+
+    def _silent_s(self, status: SourceStatus) -> float:
+        """Return how long nothing came from a Source; a clock that is set meanwhile changes nothing."""
+        now_s = self._clock.monotonic()
+        heard = (status.received, status.last_received_at or status.started_at)
+        before, since_s = self._heard.get(status.name, (None, now_s))
+        if heard != before:
+            ago_s = 0.0 if heard[1] is None else (self._clock.now() - heard[1]).total_seconds()
+            since_s = now_s - max(ago_s, 0.0)
+            self._heard[status.name] = heard, since_s
+        return now_s - since_s

@@ -102,7 +102,7 @@ class DicomSender:
                     if receipt.verdict in (Verdict.RETRY, Verdict.RETRY_CONTENT):
                         return
         instances, refusals, unread = await read_instances(
-            [parcel for parcel in parcels if parcel.message.kind is Kind.DICOM], self._spool
+            [parcel for parcel in parcels if parcel.message.kind is not Kind.MPPS], self._spool
         )
         for receipt in refusals:
             yield receipt

@@ -96,6 +96,16 @@ def oldest_uncommitted(connection: apsw.Connection, destination: str) -> tuple[i
     return row[0], None if row[1] is None else from_micros(row[1])
 
 
+def is_awaited(connection: apsw.Connection, destination: str) -> bool:
+    """Return whether an Instance is kept until an archive commits to it."""
+    found = connection.execute(
+        "SELECT 1 FROM archival WHERE destination ="
+        " (SELECT id FROM endpoint WHERE role = 'destination' AND name = ?) AND state IN (0, 1) LIMIT 1",
+        (destination,),
+    ).get
+    return found is not None
+
+
 def ask(connection: apsw.Connection, transaction_uid: str, deliveries: Sequence[int], again_at: datetime) -> None:
     """Write that commitment is being asked for, before it is: the report may be quicker than the answer."""
     connection.executemany(
@@ -182,7 +192,8 @@ class Reports:
         state = DeliveryState.PARKED if parks else DeliveryState.PENDING
         destination = connection.execute("SELECT destination FROM delivery WHERE id = ?", (delivery,)).get
         connection.execute(
-            "UPDATE delivery SET state = ?, next_try_at = 0, settled_at = 0 WHERE id = ? AND state = 1",
+            "UPDATE delivery SET state = ?, attempts = attempts + 1, next_try_at = 0, settled_at = 0"
+            " WHERE id = ? AND state = 1",
             (state.value, delivery),
         )
         if connection.changes():

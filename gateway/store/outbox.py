@@ -210,9 +210,10 @@ class Acts:
         self._ledger.counters.add(destination, STATE_NAMES[new])
 
     def _note(self, connection: apsw.Connection, number: int, at: datetime, verdict: str, reason: str) -> None:
+        """Add an Attempt row, and leave a number free before it: a try may be under way."""
         connection.execute(
             "INSERT INTO attempt (delivery, number, at, verdict, reason)"
-            " SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4 FROM attempt WHERE delivery = ?1",
+            " SELECT ?1, coalesce(max(number), 0) + 2, ?2, ?3, ?4 FROM attempt WHERE delivery = ?1",
             (number, to_micros(at), verdict, reason),
         )
 

@@ -241,6 +241,17 @@ async def test_what_waits_for_a_destination_that_is_configured_no_more_is_told(h
     assert house.keys() == []
 
 
+async def test_an_archive_that_is_configured_no_more_and_has_not_committed_is_told(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep(house.store, incoming(b"1"), "pacs")
+    settle(house.store, "pacs", 1)
+    monkeypatch.setattr(upkeep_module, "is_awaited", lambda connection, name: name == "pacs")
+    await house.look()
+
+    assert house.keys() == ["destination-gone:pacs"]
+
+
 async def test_a_source_that_falls_silent_is_told(house: House) -> None:
     house.config = replace(house.config, alarms=AlarmSettings(quiet_s=60.0, oldest_pending_s=300.0))
     house.clock.advance(59)
@@ -253,6 +264,23 @@ async def test_a_source_that_falls_silent_is_told(house: House) -> None:
     await house.look()
 
     assert house.keys() == []
+
+
+@pytest.mark.parametrize("step", [timedelta(days=-365), timedelta(days=365)])
+async def test_silence_is_measured_by_a_clock_that_nobody_sets(house: House, step: timedelta) -> None:
+    house.config = replace(house.config, alarms=AlarmSettings(quiet_s=60.0, oldest_pending_s=300.0))
+    house.source.saw_input(house.clock.now())
+    await house.look()
+    house.clock._now += step
+    house.clock.advance(50)
+    await house.look()
+    early = house.keys()
+    house.clock.advance(20)
+    await house.look()
+    late = house.keys()
+
+    assert "quiet:emr" not in early
+    assert "quiet:emr" in late
 
 
 async def test_a_clock_that_is_set_is_told(house: House) -> None:

@@ -25,8 +25,9 @@ from gateway.formats.dicom import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 from gateway.imaging.committed import CommitmentAnswers, Committer
 from gateway.imaging.service import Caller, Request
 from gateway.model import Accepted, DeliveryState, Receipt, Verdict
-from gateway.store.archive import ArchivalState, Reports, ask, due_archivals, states_of
+from gateway.store.archive import ArchivalState, Reports, ask, due_archivals, is_awaited, states_of
 from gateway.store.counters import read_counters
+from gateway.store.reading import read_attempts
 from gateway.store.retention import remove_piece
 from tests.gateway.senders import library_peer
 from tests.gateway.store.stores import START, Outcomes, incoming, open_store
@@ -73,7 +74,7 @@ class House:
         self.store.settle(
             "pacs",
             receipt,
-            attempt=1,
+            attempt=self.query("SELECT attempts FROM delivery WHERE id = ?", delivery) + 1,
             state=DeliveryState.DELIVERED,
             at=self.clock.now(),
             settled=lambda error: done.set(),
@@ -162,6 +163,8 @@ async def test_what_is_denied_is_owed_again_a_limited_number_of_times(house: Hou
     assert [alarm.key for alarm in house.alarms.standing()] == ["parked:pacs"]
     assert house.let_go() == 0
     assert house.query("SELECT reason FROM attempt ORDER BY number DESC LIMIT 1") == "the archive did not commit (0112)"
+    tried = [attempt.verdict for attempt in read_attempts(house.store.readers.connection, 1)]
+    assert tried == ["delivered", "not-committed"] * 2
     counters = read_counters(house.store.readers.connection)["destination", "pacs"]
     assert {name: counters.get(name, 0) for name in ("pending", "delivered", "parked")} == {
         "pending": 0,
@@ -234,6 +237,17 @@ async def test_an_archive_that_is_asked_no_more_holds_nothing_back(house: House)
 
     assert house.store.call(lambda c: reports.waive(c, ["pacs", "other"])).result(10) == 1
     assert house.let_go() == 1
+
+
+async def test_it_is_known_whether_anything_waits_for_an_archive(house: House) -> None:
+    before = is_awaited(house.store.readers.connection, "pacs")
+    house.deliver("1.1")
+    house.ask("9.1", 1)
+    asked = is_awaited(house.store.readers.connection, "pacs")
+    assert await house.report("9.1", ("1.1", 0)) == 0
+
+    assert (before, asked) == (False, True)
+    assert not is_awaited(house.store.readers.connection, "pacs")
 
 
 async def test_a_restart_forgets_nothing(tmp_path: Path) -> None:

@@ -246,6 +246,18 @@ def _scripted(port: int, talk: Callable[[socket.socket], None]) -> Iterator[thre
 # --- delivered ---
 
 
+async def test_what_is_no_object_is_refused_and_the_object_beside_it_goes(
+    destination: DicomDestination, spool: Spool, storescp: Path
+) -> None:
+    """A Destination that spoke HL7 before a reload may still be owed messages."""
+    hl7 = _parcel(1, None)
+    hl7 = replace(hl7, message=replace(hl7.message, kind=Kind.HL7, raw=b"MSH|"))
+    sender = DicomSender(destination, spool, SystemClock())
+    receipts = [receipt async for receipt in sender.send([hl7, _parcel(2, _keep_small(spool, 1))])]
+
+    assert [(each.delivery_id, each.verdict) for each in receipts] == [(1, Verdict.REFUSED), (2, Verdict.DELIVERED)]
+
+
 async def test_objects_of_every_kind_arrive_at_dcmtk_byte_for_byte(
     destination: DicomDestination, spool: Spool, storescp: Path
 ) -> None:

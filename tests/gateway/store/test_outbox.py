@@ -145,6 +145,18 @@ def test_parked_ones_come_back_by_a_person_and_discarded_ones_do_not(store: Stor
     assert acts == [("anna", "retry"), ("anna", "discard"), ("anna", "retry")]
 
 
+def test_a_try_that_ends_after_it_was_discarded_stands_beside_the_reason(store: Store) -> None:
+    keep(store, incoming(b"1"), "ris")
+    settle(store, "ris", 1, PENDING)
+    store.call(lambda c: store.acts.discard(c, [1], "wrong patient", "anna", START)).result(10)
+    settle(store, "ris", 1, attempt=2)
+
+    found = read_attempts(store.readers.connection, 1)
+    assert [attempt.verdict for attempt in found] == ["retry", "delivered", "discarded"]
+    assert found[-1].reason == "wrong patient"
+    assert totals(store) == {"discarded": 1}
+
+
 def test_an_act_on_several_happens_whole_or_not_at_all(store: Store) -> None:
     keep(store, incoming(b"1"), "ris")
     keep(store, incoming(b"2"), "ris")
