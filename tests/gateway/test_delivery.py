@@ -225,12 +225,23 @@ async def test_an_operator_ends_a_long_wait(world: World) -> None:
     await world.keep(b"1")
     await world.until(lambda: world.status.next_try_at is not None)
     lane.rewind()
-    await world.until(lambda: not lane._rewound)
-    acts = world.store.acts
-    await asyncio.wrap_future(world.store.call(lambda c: acts.retry(c, [1], "anna", START)))
-    lane.rewind()
 
     await sender.wait(lambda: sender.taken == [b"1"])
+
+
+async def test_an_operators_hurry_ends_with_the_next_failure(world: World) -> None:
+    sender = RecordingSender()
+    sender.script = [TemporaryError("busy", retry_after_s=300.0), TemporaryError("busy", retry_after_s=300.0)]
+    lane = world.lane(sender)
+    await world.keep(b"1")
+    await world.until(lambda: world.status.next_try_at is not None)
+    lane.rewind()
+    await sender.wait(lambda: len(sender.tried) == 2)
+    await world.keep(b"2")
+    await world.turn()
+
+    assert sender.taken == []
+    assert len(sender.tried) == 2
 
 
 async def test_a_settle_that_fails_is_written_later_and_brought_only_once(

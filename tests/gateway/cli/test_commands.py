@@ -174,7 +174,7 @@ def test_acts_go_through_the_running_agent(house: House, shell: Shell) -> None:
 
     assert shell("discard", first, "--why", "sent by hand") == "1 discarded\n"
     assert shell.json("retry", second) == {"changed": 1}
-    assert shell("retry", "--all", "--destination", "ris") == "1 to be sent again\n"
+    assert shell("retry", "--all", "--destination", "ris") == "1 parked deliveries to be sent again\n"
     eventually(lambda: house.states() == {first: "discarded", second: "delivered", third: "delivered"})
     assert shell("resend", 1, "--to", "ris") == "delivery 4 to ris\n"
     eventually(lambda: house.states()[4] == "delivered")
@@ -183,7 +183,7 @@ def test_acts_go_through_the_running_agent(house: House, shell: Shell) -> None:
 
 def test_acts_without_an_agent_work_on_the_store(stopped: House, offline: Shell, tmp_path: Path) -> None:
     assert offline("discard", 2, "--why", "sent by hand") == "1 discarded\n"
-    assert offline("retry", "--all") == "1 to be sent again\n"
+    assert offline("retry", "--all") == "1 parked deliveries to be sent again\n"
     assert offline("resend", 1, "--to", "ris") == "delivery 4 to ris\n"
     offline("resend", 1, "--to", "rs", status=1)
     assert offline.error == "gateway: there is no destination 'rs' (did you mean 'ris'?)\n"
