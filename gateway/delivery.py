@@ -92,7 +92,7 @@ class Lane:
         self._refusals: dict[int, int] = {}  # by Delivery: one or two, those that a peer disliked and may yet take
         self._resume_at = 0.0
         self._rewound = False
-        self._hurried = False  # a person says: now; due times that were written before count no more
+        self._hurried = True  # at a start, and when a person says so: due times that were written before do not count
         self._finishing = False
 
     def wake(self) -> None:
