@@ -94,6 +94,12 @@ def test_status_without_agent_and_store_says_so(
     assert "no agent runs, and there is no store" in capsys.readouterr().err
 
 
+def test_status_works_beside_a_file_that_is_no_toml_any_more(house: House, shell: Shell) -> None:
+    house.config.write_text(house.config.read_text() + "x = [\n")
+
+    assert shell.json("status")["running"] is True
+
+
 def test_status_works_beside_a_file_that_was_broken_meanwhile(house: House, shell: Shell) -> None:
     house.config.write_text(house.config.read_text() + "prot = 1\n")
 
