@@ -73,6 +73,16 @@ def test_status_tells_how_old_a_last_error_is(house: House, shell: Shell) -> Non
     assert re.search(r"^ris .* \d+ s ago: AE", shell("status"), re.MULTILINE)
 
 
+def test_status_keeps_the_order_of_the_file_after_a_reload(house: House, shell: Shell) -> None:
+    before = [each["name"] for each in shell.json("status")["destinations"]]
+    house.config.write_text(re.sub(r"\bport = \d+", f"port = {free_port()}", house.config.read_text(), count=1))
+
+    shell("reload")
+
+    assert [each["name"] for each in shell.json("status")["destinations"]] == before
+    assert len(before) > 1
+
+
 def test_status_without_an_agent_counts_from_the_store(offline: Shell) -> None:
     document = offline.json("status", status=1)
 
