@@ -92,6 +92,7 @@ class Lane:
         self._refusals: dict[int, int] = {}  # by Delivery: one or two, those that a peer disliked and may yet take
         self._resume_at = 0.0
         self._rewound = False
+        self._hurried = True  # at a start, and when a person says so: due times that were written before do not count
         self._finishing = False
 
     def wake(self) -> None:
@@ -116,6 +117,7 @@ class Lane:
                 self._wake.clear()
                 if self._rewound:
                     self._rewound, self._failures, self._resume_at = False, 0, 0.0
+                    self._hurried = True
                     self._pace.breaker.succeeded()  # a person says: try
                     for cursor in self._cursors:
                         cursor.after = 0
@@ -179,7 +181,7 @@ class Lane:
             self._status.state = LinkState.UP
 
     def _wait_s(self, head: Parcel) -> float:
-        due = head.delivery.next_try_at
+        due = None if self._hurried else head.delivery.next_try_at
         # A due time further away than any back-off comes from a clock that was set: it is not waited for.
         wait_s = 0.0 if due is None else (due - self._clock.now()).total_seconds()
         wait_s = max(wait_s if wait_s <= RETRY_S_MAX else 0.0, self._resume_at - self._clock.monotonic())
@@ -258,6 +260,7 @@ class Lane:
 
     def _retry(self, parcel: Parcel, receipt: Receipt, *, peer_failed: bool = False) -> None:
         reason = receipt.reason or receipt.verdict.value
+        self._hurried = False
         failures = self._fail(reason)
         wait_s = min(receipt.retry_after_s or backoff_s(failures, random.random()), RETRY_S_MAX)  # noqa: S311
         now = self._clock.now()

@@ -63,7 +63,8 @@ def retry(arguments: argparse.Namespace) -> int:
     elif arguments.destination is not None:
         arguments.misused("--destination goes with --all")
     done = _act(arguments, "retry", body)
-    _tell(arguments, done, f"{done.get('changed')} to be sent again")
+    what = "parked deliveries" if arguments.all else "deliveries"
+    _tell(arguments, done, f"{done.get('changed')} {what} to be sent again")
     return 0
 
 

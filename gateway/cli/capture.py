@@ -13,6 +13,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import TextIO
 
+import uvloop
+
 from gateway.cli.client import lines as ask_lines
 from gateway.cli.settings import read_data_dir
 from gateway.clock import SystemClock
@@ -75,7 +77,7 @@ def _record(arguments: argparse.Namespace, write: Callable[[str], None]) -> int:
 
     with contextlib.suppress(KeyboardInterrupt):
         if _is_port(arguments.what):
-            asyncio.run(_from_port(arguments, took))
+            uvloop.run(_from_port(arguments, took))
         else:
             for piece in _from_agent(arguments):
                 took(piece)

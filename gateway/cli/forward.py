@@ -14,6 +14,8 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import uvloop
+
 from gateway.assembly import Origins, make_sender
 from gateway.cli.output import add_json, clean, print_json
 from gateway.cli.settings import read_config
@@ -60,7 +62,7 @@ def send(arguments: argparse.Namespace) -> int:
     files = list(_files(arguments.files))
     if not files:
         raise GatewayError("there are no files")
-    outcomes = asyncio.run(_send(config, destination, files, arguments.source or ""))
+    outcomes = uvloop.run(_send(config, destination, files, arguments.source or ""))
     if arguments.json:
         print_json({"files": outcomes})
     else:
@@ -83,7 +85,7 @@ def echo(arguments: argparse.Namespace) -> int:
             ae_title=arguments.ae_title,
             calling_ae_title=arguments.calling,
         )
-    text = asyncio.run(_probe(config, destination))
+    text = uvloop.run(_probe(config, destination))
     if arguments.json:
         print_json({"name": arguments.place, "ok": True, "text": text})
     else:

@@ -4,9 +4,10 @@ Nothing is said to the device without `--active`, and then only what the protoco
 """
 
 import argparse
-import asyncio
 from collections.abc import Iterator
 from typing import Any
+
+import uvloop
 
 from gateway.cli.output import add_json, clean, print_json
 from gateway.clock import SystemClock
@@ -39,7 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.json:
         print(f"listening at {arguments.port}{_real_name(arguments.port)} ...", flush=True)
     insisted = arguments.driver is not None
-    report = asyncio.run(
+    report = uvloop.run(
         probe(arguments.port, drivers.values(), SystemClock(), active=arguments.active, insisted=insisted)
     )
     found = report.finding

@@ -18,6 +18,13 @@ FILES_MAX = 1000
 FOLDER = "conf.d"
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+_WORDS = {
+    "Cannot overwrite a value": "this key stands twice in its table",
+    "Invalid value": 'Invalid value (text stands in straight quotes, "like this")',
+}
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_DECLARED_TWICE = re.compile(r"Cannot declare \((.*)\) twice")
+_QUOTED = re.compile(r"'([^']*)'")
 
 
 @dataclass(frozen=True)
@@ -85,7 +92,8 @@ def _read_file(file: Path, merged: Merged) -> None:
     except UnicodeDecodeError as error:
         before = raw[: error.start].decode()
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
-        merged.faults.append(_fault(file, "is not UTF-8", line, column))
+        what = "is UTF-16: save it as UTF-8" if raw.startswith(_UTF16_MARKS) else "is not UTF-8"
+        merged.faults.append(_fault(file, what, line, column))
         return
     try:
         tables = tomllib.loads(text)
@@ -101,10 +109,18 @@ def _syntax_fault(file: Path, text: str, message: str) -> PlacedFault:
     at = _AT.search(message)
     if at is None:
         return _fault(file, message)
+    what = _in_words(message[: at.start()])
     if at[1] is None:
         last = text.count("\n") + 1, len(text) - text.rfind("\n")
-        return _fault(file, f"{message[: at.start()]} at the end of the file", *last)
-    return _fault(file, message[: at.start()], int(at[1]), int(at[2]))
+        return _fault(file, f"{what} at the end of the file", *last)
+    return _fault(file, what, int(at[1]), int(at[2]))
+
+
+def _in_words(message: str) -> str:
+    """Return what tomllib says, for whoever writes the file and does not know tomllib."""
+    if twice := _DECLARED_TWICE.fullmatch(message):
+        return f"the table [{'.'.join(_QUOTED.findall(twice[1]))}] stands twice"
+    return _WORDS.get(message, message)
 
 
 def _fault(file: Path, text: str, line: int = 1, column: int = 1) -> PlacedFault:

@@ -6,13 +6,14 @@ Nothing in a report is patient data: names of Sources and Destinations, counts, 
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from gateway.alarms import Alarm
+from gateway.config import Destination, Source
 from gateway.console.build import product_version
 from gateway.errors import StoreError
 from gateway.status import DestinationStatus, LineState, SourceStatus
@@ -30,6 +31,7 @@ if TYPE_CHECKING:  # `gateway status` without an agent must not wait for the who
 READ_TIMEOUT_S = 10.0
 OPEN = "open"
 
+S = TypeVar("S", SourceStatus, DestinationStatus)
 Totals = Mapping[tuple[str, str], Mapping[str, int]]
 
 
@@ -125,13 +127,21 @@ async def make_report(app: "App") -> Report:
         version=product_version(),
         started_at=app.started_at,
         uptime_s=round((now - app.started_at).total_seconds(), 1),
-        sources=tuple(source_report(status, totals) for status in app.sources.values()),
+        sources=tuple(source_report(status, totals) for status in _as_written(app.sources, app.config.sources)),
         destinations=tuple(
             destination_report(status, totals, waiting_since.get(status.name), now)
-            for status in app.destinations.values()
+            for status in _as_written(app.destinations, app.config.destinations)
         ),
         store=store,
         alarms=tuple(app.alarms.standing()),
+    )
+
+
+def _as_written(statuses: Mapping[str, S], stanzas: Iterable[Source | Destination]) -> list[S]:
+    """Return statuses in the order of the configuration, whichever were changed by a reload."""
+    written = [stanza.name for stanza in stanzas]
+    return sorted(
+        statuses.values(), key=lambda each: written.index(each.name) if each.name in written else len(written)
     )
 
 

@@ -239,12 +239,36 @@ async def test_an_operator_ends_a_long_wait(world: World) -> None:
     await world.keep(b"1")
     await world.until(lambda: world.status.next_try_at is not None)
     lane.rewind()
-    await world.until(lambda: not lane._rewound)
-    acts = world.store.acts
-    await asyncio.wrap_future(world.store.call(lambda c: acts.retry(c, [1], "anna", START)))
-    lane.rewind()
 
     await sender.wait(lambda: sender.taken == [b"1"])
+
+
+async def test_a_new_lane_tries_at_once_what_an_earlier_one_put_off(world: World) -> None:
+    sender, mended = RecordingSender(), RecordingSender()
+    sender.script = [TemporaryError("busy", retry_after_s=300.0)]
+    lane = world.lane(sender)
+    await world.keep(b"1")
+    await world.until(lambda: world.status.next_try_at is not None)
+    lane.finish()
+    await world.tasks[0]
+    world.lane(mended)  # a restart, or a reload with the right address
+
+    await mended.wait(lambda: mended.taken == [b"1"])
+
+
+async def test_an_operators_hurry_ends_with_the_next_failure(world: World) -> None:
+    sender = RecordingSender()
+    sender.script = [TemporaryError("busy", retry_after_s=300.0), TemporaryError("busy", retry_after_s=300.0)]
+    lane = world.lane(sender)
+    await world.keep(b"1")
+    await world.until(lambda: world.status.next_try_at is not None)
+    lane.rewind()
+    await sender.wait(lambda: len(sender.tried) == 2)
+    await world.keep(b"2")
+    await world.turn()
+
+    assert sender.taken == []
+    assert len(sender.tried) == 2
 
 
 async def test_a_settle_that_fails_is_written_later_and_brought_only_once(
@@ -414,16 +438,15 @@ async def test_a_lane_that_was_told_to_finish_ends_when_what_was_taken_is_writte
 async def test_a_clock_set_far_back_does_not_stop_delivery(world: World) -> None:
     sender = RecordingSender()
     sender.script = [Verdict.RETRY]
-    first = world.lane(sender)
+    lane = world.lane(sender)
     await world.keep(b"1")
     await world.until(lambda: world.status.next_try_at is not None)
-    await world.until(lambda: first._unsettled == 0)
-    world.tasks[0].cancel()
+    await world.until(lambda: lane._unsettled == 0)
+    world.clock.advance(5.0)
     world.clock._now -= timedelta(days=365)
-    second = RecordingSender()
-    world.lane(second)
+    lane.wake()
 
-    await second.wait(lambda: second.taken == [b"1"])
+    await sender.wait(lambda: sender.taken == [b"1"])
 
 
 @pytest.mark.parametrize("hours", [None, "00:00-00:01"])

@@ -73,6 +73,16 @@ def test_status_tells_how_old_a_last_error_is(house: House, shell: Shell) -> Non
     assert re.search(r"^ris .* \d+ s ago: AE", shell("status"), re.MULTILINE)
 
 
+def test_status_keeps_the_order_of_the_file_after_a_reload(house: House, shell: Shell) -> None:
+    before = [each["name"] for each in shell.json("status")["destinations"]]
+    house.config.write_text(re.sub(r"\bport = \d+", f"port = {free_port()}", house.config.read_text(), count=1))
+
+    shell("reload")
+
+    assert [each["name"] for each in shell.json("status")["destinations"]] == before
+    assert len(before) > 1
+
+
 def test_status_without_an_agent_counts_from_the_store(offline: Shell) -> None:
     document = offline.json("status", status=1)
 
@@ -92,6 +102,12 @@ def test_status_without_agent_and_store_says_so(
     Shell(other, capsys)  # the fixture's agent is not asked
     assert main(["status", "-c", str(other)]) == 1
     assert "no agent runs, and there is no store" in capsys.readouterr().err
+
+
+def test_status_works_beside_a_file_that_is_no_toml_any_more(house: House, shell: Shell) -> None:
+    house.config.write_text(house.config.read_text() + "x = [\n")
+
+    assert shell.json("status")["running"] is True
 
 
 def test_status_works_beside_a_file_that_was_broken_meanwhile(house: House, shell: Shell) -> None:
@@ -174,7 +190,7 @@ def test_acts_go_through_the_running_agent(house: House, shell: Shell) -> None:
 
     assert shell("discard", first, "--why", "sent by hand") == "1 discarded\n"
     assert shell.json("retry", second) == {"changed": 1}
-    assert shell("retry", "--all", "--destination", "ris") == "1 to be sent again\n"
+    assert shell("retry", "--all", "--destination", "ris") == "1 parked deliveries to be sent again\n"
     eventually(lambda: house.states() == {first: "discarded", second: "delivered", third: "delivered"})
     assert shell("resend", 1, "--to", "ris") == "delivery 4 to ris\n"
     eventually(lambda: house.states()[4] == "delivered")
@@ -183,7 +199,7 @@ def test_acts_go_through_the_running_agent(house: House, shell: Shell) -> None:
 
 def test_acts_without_an_agent_work_on_the_store(stopped: House, offline: Shell, tmp_path: Path) -> None:
     assert offline("discard", 2, "--why", "sent by hand") == "1 discarded\n"
-    assert offline("retry", "--all") == "1 to be sent again\n"
+    assert offline("retry", "--all") == "1 parked deliveries to be sent again\n"
     assert offline("resend", 1, "--to", "ris") == "delivery 4 to ris\n"
     offline("resend", 1, "--to", "rs", status=1)
     assert offline.error == "gateway: there is no destination 'rs' (did you mean 'ris'?)\n"

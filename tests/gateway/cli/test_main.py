@@ -177,6 +177,14 @@ def test_a_data_folder_that_is_closed_to_this_user_is_no_bug(
     )
 
 
+def test_a_data_folder_that_cannot_be_is_named_with_its_key(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = config.parent / "data"
+    folder.write_text("a file")
+
+    assert main(["run", "-c", str(config)]) == 1
+    assert capsys.readouterr().err == f"gateway: data_dir: {folder}: File exists\n"
+
+
 def test_an_output_that_takes_no_more_is_told_in_words(config: Path) -> None:
     command = f"{sys.executable} -m gateway.cli.main drivers --json > /dev/full"
 

@@ -95,6 +95,28 @@ def test_a_fault_of_syntax_has_its_line_and_column() -> None:
     assert faults('[gateway]\nname = """x\n') == ["gateway.toml:3:1: Unterminated string at the end of the file"]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name = ward-3a", '1:8: Invalid value (text stands in straight quotes, "like this")'),
+        ("a = 1\na = 2\n", "2:6: this key stands twice in its table"),
+        ("[gateway]\n[gateway]", "2:9: the table [gateway] stands twice"),
+        ("[a.b]\n[a.b]", "2:5: the table [a.b] stands twice"),
+        ("x = [", '1:6: Invalid value (text stands in straight quotes, "like this") at the end of the file'),
+    ],
+)
+def test_a_fault_of_syntax_is_told_for_who_writes_the_file(text: str, told: str) -> None:
+    assert faults(text) == [f"gateway.toml:{told}"]
+
+
+def test_a_file_of_windows_in_utf_16_is_told_so() -> None:
+    Path("gateway.toml").write_bytes("[gateway]\n".encode("utf-16"))
+
+    assert [str(fault) for fault in load(Path("gateway.toml")).faults] == [
+        "gateway.toml:1:1: is UTF-16: save it as UTF-8"
+    ]
+
+
 def test_faults_of_syntax_are_told_of_every_file() -> None:
     write("= 1", "conf.d/10-a.toml")
     write("[x", "conf.d/20-b.toml")
