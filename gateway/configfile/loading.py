@@ -65,7 +65,8 @@ def load(path: Path, drivers: Mapping[str, type[Driver]] | None = None) -> Loade
     config, faults = build(Config, merged.tables)
     found = [*map(Finding, faults), *_cross_checks(merged, drivers)]
     if config is not None and not config.sources and not config.destinations:
-        found.append(Finding(Fault((), "neither a source nor a destination stands here: was the file emptied?")))
+        fault = Fault((), "neither a source nor a destination stands here: was the file emptied?")
+        found.append(Finding(fault, certain=not merged.tables))
     certain = _in_order(merged, [*merged.faults, *(_placed(merged, each) for each in found if each.certain)])
     doubtful = _in_order(merged, [_placed(merged, each) for each in found if not each.certain])
     return Loaded(None if certain else config, certain, doubtful, files)

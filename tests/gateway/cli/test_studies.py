@@ -36,8 +36,7 @@ def config(tmp_path: Path) -> Path:
     house.store.call(lambda c: decide(c, 1, [], START)).result(10)
     house.store.close()
     file = tmp_path / "gateway.toml"
-    source = '[[source]]\nname = "imaging"\ntype = "dicom"\nlisten = "127.0.0.1:11112"\n'
-    file.write_text(f'[gateway]\nname = "ward"\ndata_dir = "{tmp_path / "data"}"\n{source}')
+    file.write_text(f'[gateway]\nname = "ward"\ndata_dir = "{tmp_path / "data"}"\n')
     return file
 
 

@@ -54,7 +54,6 @@ def config(tmp_path: Path) -> Path:
     store.close()
     file = tmp_path / "gateway.toml"
     view = '[[worklist.view]]\nae_title = "US*"\nmodalities = ["US"]\n'
-    view += '[[source]]\nname = "emr"\ntype = "mllp"\nlisten = "127.0.0.1:2575"\n'
     file.write_text(f'[gateway]\ndata_dir = "{folder}"\n{view}')
     return file
 

@@ -11,6 +11,7 @@ from gateway.configfile import LOCAL_FILE, effective_routes, find_config, load
 from gateway.errors import ConfigError
 
 MLLP_IN = '[[source]]\nname = "{0}"\ntype = "mllp"\nlisten = "127.0.0.1:{1}"\n'
+NOTHING = "neither a source nor a destination stands here: was the file emptied?"
 MLLP_OUT = '[[destination]]\nname = "{0}"\ntype = "mllp"\nhost = "h"\nport = 1\n'
 
 
@@ -247,14 +248,22 @@ def test_a_folder_of_the_system_that_is_closed_to_this_user_is_told_as_a_fault(
     assert find_config() == system
 
 
-@pytest.mark.parametrize("text", ["", "# all of it is commented out\n", '[gateway]\nname = "ward-3a"\n'])
-def test_a_file_without_sources_and_destinations_is_a_fault(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["", "# all of it is commented out\n"])
+def test_an_empty_file_is_a_fault(text: str, tmp_path: Path) -> None:
     file = tmp_path / "gateway.toml"
     file.write_text(text)
 
-    assert [str(fault) for fault in load(file).faults] == [
-        f"{file}:1:1: neither a source nor a destination stands here: was the file emptied?"
-    ]
+    assert [str(fault) for fault in load(file).faults] == [f"{file}:1:1: {NOTHING}"]
+
+
+def test_a_file_without_sources_and_destinations_is_warned_of(tmp_path: Path) -> None:
+    file = tmp_path / "gateway.toml"
+    file.write_text('[gateway]\nname = "ward-3a"\n')
+
+    loaded = load(file)
+
+    assert loaded.required().gateway.name == "ward-3a"
+    assert [str(warning) for warning in loaded.warnings] == [f"{file}:1:1: {NOTHING}"]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
