@@ -20,7 +20,7 @@ from contextlib import aclosing
 from dataclasses import replace
 from itertools import zip_longest
 
-from pydicom._uid_dict import UID_dictionary
+from pydicom.uid import UID
 
 from gateway.clock import Clock
 from gateway.config import DicomDestination
@@ -333,5 +333,4 @@ def _no_context(instance: Instance) -> Receipt:
 
 def _name(uid: str) -> str:
     """Return the standard's name of a UID, the UID itself where it is a vendor's."""
-    known = UID_dictionary.get(uid)
-    return uid if known is None else known[0]
+    return str(UID(uid).name)
