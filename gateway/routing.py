@@ -81,7 +81,7 @@ class Router:
         self._plans = {name: self._plans_of(name) for name in self._sources}
         self._late = {name: self._late_plan_of(name) for name in self._sources}
 
-    def owed(self, incoming: Incoming) -> Owed:
+    def owed(self, incoming: Incoming | Message) -> Owed:
         """Return the Destinations that this Message is owed to, without repeats; none if it is quarantined."""
         if incoming.quarantined is not None:
             return NOTHING
@@ -104,11 +104,6 @@ class Router:
             return NOTHING
         plan = self._late.get(message.source) or self._late_plan_of(message.source)
         return self._decide(plan, message) if plan.rules else plan.always
-
-    def waits(self, source: str) -> bool:
-        """Return whether anything of a Source waits until its study is complete."""
-        plan = self._late.get(source) or self._late_plan_of(source)
-        return bool(plan.always.destinations or plan.rules)
 
     def is_urgent(self, incoming: Incoming | Message) -> bool:
         """Tell whether an Instance goes before others: its routes say so, else its Requested Procedure Priority."""

@@ -34,6 +34,7 @@ from gateway.store.studies import (
     follow,
     followed_until,
     messages_of_study,
+    not_owed,
     open_studies,
     owing_studies,
     read_new_instances,
@@ -207,14 +208,21 @@ class StudyWatch:
         return more
 
     def _late(self, router: Router, study: StudyProgress) -> tuple[list[tuple[int, tuple[str, ...], bool]], int]:
-        """Return the next Messages of a study with whom they are owed to and whether it is urgent; and how far."""
+        """Return the next Messages of a study with whom they are owed to and whether it is urgent; and how far.
+
+        Also what is owed at once by now: a Message that came while a route still waited for its study, or before the
+        route stood there, has it coming.
+        """
         connection = self._store.readers.connection
-        numbers = messages_of_study(connection, study, study.owed_until) if router.waits(study.source) else []
+        numbers = messages_of_study(connection, study, study.owed_until)
         late = []
         for number in numbers:
             message = read_message(connection, number)
-            if message is not None and (names := router.owed_when_complete(message).destinations):
-                late.append((number, names, router.is_urgent(message)))
+            if message is None:
+                continue
+            names = {*router.owed_when_complete(message).destinations, *router.owed(message).destinations}
+            if missing := not_owed(connection, number, sorted(names)):
+                late.append((number, missing, router.is_urgent(message)))
         return late, numbers[-1] if numbers else study.last_message
 
 

@@ -9,6 +9,7 @@ lobby only when the association stands, so they are bounded with it.
 """
 
 import asyncio
+import logging
 import socket
 import threading
 from collections.abc import Callable
@@ -20,6 +21,9 @@ FIRST_PDU_S = 5.0
 LOBBY_HOST_MAX = 16
 LOBBY_MAX = 128
 BACKLOG = 128
+ACCEPT_PAUSE_S = 0.1
+
+_log = logging.getLogger("gateway.sources")
 
 
 class Lobby:
@@ -91,11 +95,16 @@ class Listener:
         return int(self._socket.getsockname()[1])
 
     async def run(self) -> None:
-        """Accept until cancelled; then the port is closed, and so is the lobby. Raises OSError."""
+        """Accept until cancelled; then the port is closed, and so is the lobby."""
         loop = asyncio.get_running_loop()
         try:
             while True:
-                sock, address = await loop.sock_accept(self._socket)
+                try:
+                    sock, address = await loop.sock_accept(self._socket)
+                except OSError as error:  # out of descriptors, or the peer has gone already: associations go on
+                    _log.warning("dicom.not_accepted reason=%s", error.strerror)
+                    await asyncio.sleep(ACCEPT_PAUSE_S)
+                    continue
                 host = str(address[0])
                 if not self._admits(host):
                     sock.close()

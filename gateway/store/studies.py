@@ -196,6 +196,15 @@ def messages_of_study(connection: apsw.Connection, study: StudyProgress, after: 
     return [number for (number,) in rows]
 
 
+def not_owed(connection: apsw.Connection, message: int, destinations: Sequence[str]) -> tuple[str, ...]:
+    """Return those Destinations to which a Message has no Delivery."""
+    rows: list[Any] = connection.execute(
+        "SELECT e.name FROM delivery d JOIN endpoint e ON e.id = d.destination WHERE d.message = ?", (message,)
+    ).fetchall()
+    owed = {name for (name,) in rows}
+    return tuple(name for name in destinations if name not in owed)
+
+
 def mark_owed(connection: apsw.Connection, study: int, until: int) -> None:
     """Note that Deliveries have been made for the Messages of a study up to a number."""
     connection.execute("UPDATE study_progress SET owed_until = max(owed_until, ?) WHERE id = ?", (until, study))

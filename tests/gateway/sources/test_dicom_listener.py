@@ -1,9 +1,15 @@
+import asyncio
+import os
+import resource
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
-from gateway.sources.dicom_listener import LOBBY_HOST_MAX, LOBBY_MAX, Lobby
+from gateway.clock import SystemClock
+from gateway.sources.dicom_listener import LOBBY_HOST_MAX, LOBBY_MAX, Listener, Lobby
+from tests.gateway.sources.dicom_house import until
 
 Pair = tuple[socket.socket, socket.socket]
 
@@ -55,3 +61,30 @@ def test_who_has_left_is_not_cut(pairs: list[Pair]) -> None:
 
     assert [number for number, pair in enumerate(pairs) if _is_cut(pair)] == [1]
     assert len(lobby) == 0
+
+
+async def test_out_of_descriptors_the_port_stays_open(caplog: pytest.LogCaptureFixture) -> None:
+    served: list[str] = []
+
+    def serve(sock: socket.socket, host: str) -> None:
+        sock.close()
+        served.append(host)
+
+    listener = Listener(("127.0.0.1", 0), SystemClock(), admits=lambda host: True, serve=serve)
+    running = asyncio.create_task(listener.run())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket() as client:
+        client.setblocking(False)
+        lowest_free = os.dup(client.fileno())
+        os.close(lowest_free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        try:
+            await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", listener.port))
+            await until(lambda: "dicom.not_accepted" in caplog.text)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        client.send(b"x")
+        await until(lambda: served == ["127.0.0.1"])
+    running.cancel()
+    with suppress(asyncio.CancelledError):
+        await running
