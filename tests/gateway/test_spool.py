@@ -110,6 +110,7 @@ def test_a_full_disk_is_an_error_and_gets_better(tiny_disk: Path) -> None:
 
     assert shutil.disk_usage(spool.folder).free > 1 << 20
     assert spool.verify(_keep(spool), PIXELS) is None
+    spool.close()
 
 
 def test_many_threads_keep_at_once(spool: Spool) -> None:
