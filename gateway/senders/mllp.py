@@ -31,6 +31,7 @@ from gateway.config import MllpDestination
 from gateway.errors import ContentError, FrameError, LinkError
 from gateway.formats.acknowledgement import Acknowledgement, ErrorCode, read_acknowledgement
 from gateway.formats.hl7 import read_header
+from gateway.formats.hl7_digest import intact
 from gateway.formats.order_status import render_order_status
 from gateway.formats.origin import Origins
 from gateway.formats.pcd import render_pcd01
@@ -128,10 +129,11 @@ class MllpSender:
                     frame=encode_frame(content), control_id=parcel.delivery.control_id.encode(), answered=True
                 )
             case Kind.HL7 if message.raw is not None:
-                header = read_header(message.raw)
+                raw = intact(message, message.raw)
+                header = read_header(raw)
                 wanted = {header.field(15).strip(), header.field(16).strip()}
                 answered = not header.enhanced or bool(wanted & _ANSWERED)
-                return _Question(frame=encode_frame(message.raw), control_id=header.control_id, answered=answered)
+                return _Question(frame=encode_frame(raw), control_id=header.control_id, answered=answered)
             case _:
                 raise ContentError(f"a {message.kind.value} message cannot go over MLLP")
 
@@ -140,9 +142,7 @@ class MllpSender:
 
     async def _ask(self, question: _Question) -> _Answer:
         link = await self._connected()
-        if (
-            question.control_id in link.settled
-        ):  # feeds use one again: what is still said of the first is not said of it
+        if question.control_id in link.settled:  # used again: what is still said of the first is not said of it
             await self.close()
             link = await self._connected()
         worn = bool(link.settled)

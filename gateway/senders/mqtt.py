@@ -44,6 +44,7 @@ from gateway.errors import ConfigError, ContentError, LinkError, TemporaryError
 from gateway.formats import events
 from gateway.formats.births import Birth, Births
 from gateway.formats.events import Document, Envelope
+from gateway.formats.hl7_digest import intact
 from gateway.formats.origin import Origin, Origins, gateway_level, topic_level
 from gateway.formats.result_documents import result_documents
 from gateway.model import Kind, Message, Parcel, Receipt, Verdict
@@ -278,7 +279,7 @@ class MqttSender:
             case Kind.HL7 if message.raw is not None:
                 hl7 = Publication(
                     topic=f"{self._root}/{topic_level(message.source)}/hl7",
-                    body=message.raw,
+                    body=intact(message, message.raw),
                     content_type="application/hl7-v2",
                     utf8=False,  # as received, in whatever character set MSH-18 names
                     expiry_s=EXPIRY_S,

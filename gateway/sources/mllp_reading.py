@@ -9,7 +9,6 @@ it would never answer it either.
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime
-from hashlib import sha256
 
 from gateway.errors import ContentError, place_of
 from gateway.formats.acknowledgement import (
@@ -21,13 +20,12 @@ from gateway.formats.acknowledgement import (
     is_acknowledgement,
 )
 from gateway.formats.hl7 import Header, keys_of, read_header
+from gateway.formats.hl7_digest import digest_of
 from gateway.formats.lab_orders import is_lab_order, read_lab_orders
 from gateway.formats.orders import is_order, read_changes
 from gateway.model import Incoming, Kind
 from gateway.orders import Action, OrderChange, OrderRules
 from gateway.protocols.mllp import END, START, encode_frame
-
-DIGEST_BYTES = 16
 
 _log = logging.getLogger("gateway.sources.mllp")
 NOT_STORED = Fault(text="not stored, send again later", code=ErrorCode.INTERNAL)
@@ -133,7 +131,7 @@ def _message(content: bytes, header: Header, origin: Origin, now: datetime, quar
         kind=Kind.HL7,
         received_at=now,
         size=len(content),
-        digest=sha256(content).digest()[:DIGEST_BYTES],
+        digest=digest_of(content),
         peer=origin.peer,
         identifier=header.control_id.decode(codec, "backslashreplace"),
         raw=content,
@@ -169,7 +167,7 @@ def _unreadable(content: bytes, header: Header | None, reason: str, origin: Orig
         kind=Kind.UNREADABLE,
         received_at=now,
         size=len(content),
-        digest=sha256(content).digest()[:DIGEST_BYTES],
+        digest=digest_of(content),
         peer=origin.peer,
         identifier=identifier.strip() or None,
         raw=content,

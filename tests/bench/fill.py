@@ -1,11 +1,11 @@
 """Fill a store with messages that wait for destination `out`, through the store itself: fill.py FOLDER COUNT."""
 
-import hashlib
 import sys
 import threading
 from pathlib import Path
 
 from gateway.clock import SystemClock
+from gateway.formats.hl7_digest import digest_of
 from gateway.model import Accepted, Incoming, Kind
 from gateway.store.store import Store
 
@@ -36,7 +36,7 @@ def main(folder: Path, count: int) -> None:
                 kind=Kind.HL7,
                 received_at=clock.now(),
                 size=len(raw),
-                digest=hashlib.blake2b(raw, digest_size=16).digest(),
+                digest=digest_of(raw),
                 peer="127.0.0.1",
                 identifier=f"FILL{number}",
                 raw=raw,

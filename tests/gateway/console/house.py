@@ -1,7 +1,6 @@
 """A whole agent in a thread of its own, with a scripted MLLP peer: what console and command tests talk to."""
 
 import asyncio
-import hashlib
 import socket
 import threading
 import time
@@ -16,6 +15,7 @@ from gateway.app import App
 from gateway.clock import SystemClock
 from gateway.configfile import load
 from gateway.console.server import SOCKET_NAME, ConsoleServer
+from gateway.formats.hl7_digest import digest_of
 from gateway.model import Accepted, Incoming, Kind
 from gateway.store.reading import read_deliveries
 
@@ -73,7 +73,7 @@ def incoming(number: int) -> Incoming:
         kind=Kind.HL7,
         received_at=datetime.now(UTC),
         size=len(raw),
-        digest=hashlib.sha256(raw).digest(),
+        digest=digest_of(raw),
         identifier=f"M{number}",
         raw=raw,
         terms=("4711",),

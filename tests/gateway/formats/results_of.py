@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from hypothesis import strategies as st
 
+from gateway.formats.hl7_digest import digest_of
 from gateway.formats.origin import Origin, device_id_of
 from gateway.model import (
     Absent,
@@ -94,7 +95,7 @@ def message_of(
         kind=kind,
         received_at=RECEIVED_AT,
         size=len(raw),
-        digest=b"\0" * 32,
+        digest=digest_of(raw),
         peer=None,
         identifier=None,
         observed_at=None,

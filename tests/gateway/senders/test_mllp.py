@@ -83,6 +83,19 @@ async def test_hl7_goes_out_byte_for_byte_over_one_connection() -> None:
     assert receiver.connections == 1
 
 
+async def test_a_message_that_the_disk_has_changed_does_not_go_on() -> None:
+    whole, next_one = hl7_parcel(1), hl7_parcel(2)
+    assert whole.message.raw is not None
+    damaged = replace(whole, message=replace(whole.message, raw=whole.message.raw.replace(b"4711", b"4712")))
+    assert damaged != whole
+    async with talk() as (receiver, sender):
+        receipts = await sent(sender, [damaged, next_one])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
+    assert receipts[0].reason == "the stored bytes are not those that came: the disk has changed them"
+    assert receiver.messages == [next_one.message.raw]
+
+
 async def test_observations_go_out_as_pcd_01() -> None:
     parcel = parcel_of(message_of(OXIMETER))
     async with talk(answer("CA")) as (receiver, sender):

@@ -247,6 +247,15 @@ async def test_a_message_larger_than_the_broker_takes_is_refused(tmp_path: Path)
     assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
 
 
+async def test_a_message_that_the_disk_has_changed_does_not_go_on(tmp_path: Path) -> None:
+    whole = hl7_parcel(1)
+    damaged = replace(whole, message=replace(whole.message, raw=b"MSH|^~\\&|\xe4\rPID|2\r"))
+    async with talk(tmp_path) as (_, sender):
+        receipts = await sent(sender, [damaged, hl7_parcel(2)])
+
+    assert [receipt.verdict for receipt in receipts] == [Verdict.REFUSED, Verdict.DELIVERED]
+
+
 async def test_a_birth_larger_than_the_broker_takes_is_left_out_and_stops_nothing(tmp_path: Path) -> None:
     grown = [
         Result(observations=tuple(replace(ONE_OBS.observations[0], sub=f"1.0.{n}.{m}") for m in range(1, 5)))

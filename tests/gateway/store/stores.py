@@ -1,12 +1,12 @@
 """Stores to test with: real SQLite in a temporary folder, inputs, and settling that can be waited for."""
 
-import hashlib
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gateway.clock import ManualClock
+from gateway.formats.hl7_digest import digest_of
 from gateway.model import Accepted, DeliveryState, Incoming, Kind, Receipt, Verdict
 from gateway.store.store import Store
 
@@ -21,7 +21,7 @@ def incoming(raw: bytes = b"MSH|one", identifier: str | None = None, **more: obj
         "kind": Kind.HL7,
         "received_at": START,
         "size": len(raw),
-        "digest": hashlib.sha256(raw).digest(),
+        "digest": digest_of(raw),
         "identifier": identifier,
         "raw": raw,
     }
