@@ -299,8 +299,8 @@ async def test_the_lane_waits_when_too_much_is_unwritten(world: World, monkeypat
     settle = world.store.settle
     monkeypatch.setattr(world.store, "settle", lambda *given, **named: held.append((given, named)))
     sender = RecordingSender(batch_max=4)
+    await world.keep(*numbered(1, 20))  # all before the lane, so that it takes full batches
     world.lane(sender)
-    await world.keep(*numbered(1, 20))
     await sender.wait(lambda: len(sender.taken) == 8)
     for _ in range(20):
         await world.turn()
