@@ -2,9 +2,9 @@
 
 A Message goes when it is older than the limit, or when the data folder is larger than its limit, none of its
 Deliveries is pending or parked, and no archive that has it is still to commit to it. Nothing goes that came after the
-oldest study that is not complete: what waits for that is owed to nobody yet. One that is quarantined stays its full
-time, however large the folder. Each piece is one short transaction; names of the Spool's objects that no row
-refers to any more are given back, to be removed after the commit.
+oldest study that is not complete, and no Instance that the watch over studies has not seen: what waits for its study is
+owed to nobody yet. One that is quarantined stays its full time, however large the folder. Each piece is one short
+transaction; names of the Spool's objects that no row refers to any more are given back, to be removed after the commit.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ import apsw
 from gateway.store.archive import remove_archivals
 from gateway.store.holdings import remove_holdings
 from gateway.store.indexing import remove_terms
-from gateway.store.studies import oldest_waiting
+from gateway.store.studies import followed_until, oldest_waiting
 
 CHUNK_ROWS = 200
 VACUUM_PAGES = 500
@@ -24,7 +24,7 @@ _CANDIDATES = (
     "SELECT id, object FROM message m WHERE id > ?1 AND received_at < ?2 AND (?3 OR quarantined IS NULL)"
     " AND NOT EXISTS (SELECT 1 FROM delivery d WHERE d.message = m.id AND d.state IN (0, 2))"
     " AND NOT EXISTS (SELECT 1 FROM archival a WHERE a.message = m.id AND a.state IN (0, 1))"
-    " AND id <= ?4 ORDER BY id LIMIT ?5"
+    " AND (kind <> 'dicom' OR id <= ?6) AND id <= ?4 ORDER BY id LIMIT ?5"
 )
 SPAN = 5_000  # Messages looked at for one piece, so that a long row of owed ones never makes it slow
 
@@ -44,7 +44,9 @@ def remove_piece(connection: apsw.Connection, *, after: int, before_micros: int,
     before_micros = before_micros if waiting is None else min(before_micros, waiting)
     last: Any = connection.execute("SELECT coalesce(max(id), 0) FROM message").get
     until = after + SPAN
-    rows: list[Any] = connection.execute(_CANDIDATES, (after, before_micros, quarantined, until, CHUNK_ROWS)).fetchall()
+    rows: list[Any] = connection.execute(
+        _CANDIDATES, (after, before_micros, quarantined, until, CHUNK_ROWS, followed_until(connection))
+    ).fetchall()
     ids = [number for number, _ in rows]
     if ids:
         marks = ",".join("?" * len(ids))

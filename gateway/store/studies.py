@@ -211,16 +211,10 @@ def mark_owed(connection: apsw.Connection, study: int, until: int) -> None:
 
 
 def oldest_waiting(connection: apsw.Connection) -> int | None:
-    """Return when the oldest study that is not complete and owed in full began, in microseconds since 1970.
-
-    An Instance that has not been followed yet is of such a study, too.
-    """
+    """Return when the oldest study that is not complete and owed in full began, in microseconds since 1970."""
     at = _value(
         connection,
-        "SELECT min(at) FROM (SELECT min(first_at) AS at FROM study_progress WHERE completed_at IS NULL UNION ALL"
-        " SELECT min(first_at) FROM study_progress WHERE completed_at IS NOT NULL AND owed_until < last_message"
-        " UNION ALL SELECT min(received_at) FROM message WHERE id > ? AND kind = 'dicom')",
-        followed_until(connection),
+        "SELECT min(first_at) FROM study_progress WHERE completed_at IS NULL OR owed_until < last_message",
     )
     return None if at is None else int(at)
 
